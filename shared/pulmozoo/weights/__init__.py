@@ -1,0 +1,1 @@
+from .published import convert as convert

@@ -1,0 +1,308 @@
+"""CTSU-Net: contextual two-stage U-nets for pulmonary lobes.
+
+Source: Xie, Jacobs, Charbonnier, van Ginneken, "Relational modeling for robust and efficient pulmonary lobe
+segmentation in CT scans", IEEE TMI 2020, https://arxiv.org/abs/2004.07443, Table II and section III.
+Where the paper is silent, the published program decides (Apache-2.0, DIAGNijmegen/bodyct-pulmonary-lobe-segmentation):
+its second stage is narrower (``released_widths``) and its attention is normalised (``slot_norm``).
+
+Channels of every output: six lobe logits (background, LUL, LLL, RUL, RLL, RML), then one border logit. Axes are
+``(D, H, W)``: superior, posterior, left.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..blocks.criss_cross import CrissCrossAttention
+
+LOBE_CLASSES = 6
+OUT_CHANNELS = LOBE_CLASSES + 1
+FIELD_OF_VIEW = 67  # voxels; the published program's value for a bridge voxel of stage 2 (68 would be exact)
+MARGIN = 44  # voxels that stage 2 loses on each side
+
+DOWN_1 = ((16, 24), (24, 48), (64, 128), (128, 256))
+UP_1 = (128, 48, 24)
+DOWN_2 = ((24, 48), (48, 96), (96, 192), (192, 384))
+DOWN_2_RELEASED = ((24, 32), *DOWN_2[1:])
+UP_2 = (192, 96, 48)
+
+
+def check_patch_shape(shape: Sequence[int]) -> None:
+    """Stage 2 takes sizes that are 4 mod 8 and at least 92, so that no pooling drops a voxel; else ValueError."""
+    for size in shape:
+        if size < 92 or size % 8 != 4:
+            smaller = max(92, (size - 4) // 8 * 8 + 4)
+            raise ValueError(
+                f"stage 2 needs patch sizes 92, 100, 108, ... (4 mod 8), got {tuple(shape)}: "
+                f"instead of {size} use {smaller} or {smaller + 8}"
+            )
+
+
+def check_scan_shape(shape: Sequence[int]) -> None:
+    """A scan's sizes must be divisible by 16: halved once for stage 1 and three times inside it; else ValueError."""
+    if any(size < 16 or size % 16 for size in shape):
+        fitting = tuple(max(16, -(-size // 16) * 16) for size in shape)
+        raise ValueError(f"scan sizes must be divisible by 16, got {tuple(shape)}: pad to {fitting}")
+
+
+def scan_positions(bridge_shape: Sequence[int], device: torch.device) -> Tensor:
+    """Places of stage-1 bridge voxels in the scan, -0.5 to 0.5 on each axis: ``(1, 3, d, h, w)``."""
+    axes = [torch.arange(n, device=device) / max(n - 1, 1) - 0.5 for n in bridge_shape]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"))[None]
+
+
+def patch_positions(
+    bridge_shape: Sequence[int], patch_shape: Sequence[int], start: Tensor, padded_scan_shape: Sequence[int]
+) -> Tensor:
+    """Places of stage-2 bridge voxels in the padded scan: ``(B, 3, d, h, w)``; ``start`` is ``(B, 3)`` in voxels."""
+    centres = []
+    for axis in range(3):
+        bridge, patch = bridge_shape[axis], patch_shape[axis]
+        growth = (patch - FIELD_OF_VIEW) / max(bridge - 1, 1)
+        index = torch.arange(bridge, device=start.device) * growth + FIELD_OF_VIEW / 2
+        centres.append((index + start[:, axis, None]) / (padded_scan_shape[axis] - 1) - 0.5)
+    z, y, x = centres
+    shape = (len(start), *bridge_shape)
+    return torch.stack(
+        [
+            z[:, :, None, None].expand(shape),
+            y[:, None, :, None].expand(shape),
+            x[:, None, None, :].expand(shape),
+        ],
+        dim=1,
+    )
+
+
+def scaled(channels: int, width: float) -> int:
+    """Channels at a width factor, a multiple of 4 for the group norms."""
+    return max(4, round(channels * width / 4) * 4)
+
+
+class ConvBlock(nn.Sequential):
+    """Two 3x3x3 convolutions, each with batch norm and ReLU: ``(B, in, D, H, W) -> (B, out, D', H', W')``."""
+
+    def __init__(self, in_channels: int, mid_channels: int, out_channels: int, padding: int) -> None:
+        super().__init__(
+            nn.Conv3d(in_channels, mid_channels, kernel_size=3, padding=padding, bias=False),
+            nn.BatchNorm3d(mid_channels),
+            nn.ReLU(inplace=True),
+            nn.Conv3d(mid_channels, out_channels, kernel_size=3, padding=padding, bias=False),
+            nn.BatchNorm3d(out_channels),
+            nn.ReLU(inplace=True),
+        )
+
+
+def centre_crop(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """Middle of the last three axes; an odd difference leaves the extra voxel at the end."""
+    starts = [-(-(have - want) // 2) for have, want in zip(x.shape[2:], shape, strict=True)]
+    z, y, x_ = (slice(start, start + size) for start, size in zip(starts, shape, strict=True))
+    return x[:, :, z, y, x_]
+
+
+class ContextualUNet(nn.Module):
+    """One stage: a U-net of three levels with criss-cross attention on its bridge, ``(B, in, ...) -> (B, 7, ...)``.
+
+    Args:
+        in_channels: 1 for the scan, 8 for a patch with the seven maps of stage 1.
+        down: (first, second) convolution widths of the three levels and of the bridge.
+        up: widths of the three levels on the way up, deepest first.
+        valid: no padding: each side of the output is ``MARGIN`` voxels shorter.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        down: Sequence[tuple[int, int]],
+        up: Sequence[int],
+        *,
+        valid: bool,
+        non_local: bool,
+        geometry: bool,
+        slot_norm: bool,
+    ) -> None:
+        super().__init__()
+        padding = 0 if valid else 1
+        outs = [out for _, out in down]
+        ins = [in_channels, *outs]
+        blocks = [ConvBlock(ins[i], mid, out, padding) for i, (mid, out) in enumerate(down)]
+        self.down = nn.ModuleList(blocks[:-1])
+        self.bridge = blocks[-1]
+        self.non_local = CrissCrossAttention(outs[-1], geometry=geometry, slot_norm=slot_norm) if non_local else None
+        below = [outs[-1], *up]
+        self.up = nn.ModuleList(
+            ConvBlock(below[i] + outs[-2 - i], width, width, padding) for i, width in enumerate(up)
+        )
+        self.lobe_head = nn.Conv3d(up[-1], LOBE_CLASSES, kernel_size=1)
+        self.border_head = nn.Conv3d(up[-1], 1, kernel_size=1)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Bridge features before attention, and the skips, finest first."""
+        skips: list[Tensor] = []
+        for block in self.down:
+            x = block(x)
+            skips.append(x)
+            x = F.max_pool3d(x, kernel_size=2)
+        return self.bridge(x), skips
+
+    def decode(self, bridge: Tensor, skips: Sequence[Tensor]) -> Tensor:
+        """Logits from the bridge and the skips, finest first."""
+        x = bridge
+        for block, skip in zip(self.up, reversed(skips), strict=True):
+            x = F.interpolate(x, scale_factor=2, mode="trilinear", align_corners=True)
+            x = block(torch.cat([x, centre_crop(skip, x.shape[2:])], dim=1))
+        return torch.cat([self.lobe_head(x), self.border_head(x)], dim=1)
+
+
+class CTSUNet(nn.Module):
+    """Both stages: ``(B, 1, D, H, W)`` in [0, 1] to ``(B, 7, D, H, W)`` logits, sizes divisible by 16.
+
+    A forward pass labels the whole scan in one stage-2 tile; :class:`pulmozoo.inferers.two_stage.TwoStageInferer` does
+    it tile by tile. With a label it is a training step, see :meth:`forward`.
+
+    Args:
+        width: factor on all widths; 1 is the paper's network.
+        released_widths: 32 instead of 48 channels after the first level of stage 2, as in the authors' checkpoint.
+        non_local, geometry: False for the paper's ablations.
+        slot_norm: see :class:`CrissCrossAttention`; True for the authors' checkpoint.
+        train_patch: input size of stage-2 patches in training, 4 mod 8.
+        train_patches: patches a scan in training.
+    """
+
+    def __init__(
+        self,
+        width: float = 1.0,
+        *,
+        released_widths: bool = False,
+        non_local: bool = True,
+        geometry: bool = True,
+        slot_norm: bool = False,
+        train_patch: int = 116,
+        train_patches: int = 2,
+    ) -> None:
+        super().__init__()
+        check_patch_shape([train_patch] * 3)
+        self.train_patch = train_patch
+        self.train_patches = train_patches
+
+        def stage(in_channels: int, down: Sequence[tuple[int, int]], up: Sequence[int], valid: bool) -> ContextualUNet:
+            return ContextualUNet(
+                in_channels,
+                [(scaled(mid, width), scaled(out, width)) for mid, out in down],
+                [scaled(channels, width) for channels in up],
+                valid=valid,
+                non_local=non_local,
+                geometry=geometry,
+                slot_norm=slot_norm,
+            )
+
+        self.scan_unet = stage(1, DOWN_1, UP_1, valid=False)
+        self.patch_unet = stage(1 + OUT_CHANNELS, DOWN_2_RELEASED if released_widths else DOWN_2, UP_2, valid=True)
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d):
+                nn.init.kaiming_normal_(module.weight)
+                if module.bias is not None:
+                    nn.init.constant_(module.bias, 0.01)
+
+    def stage1(self, half_scan: Tensor) -> Tensor:
+        """Scan at half resolution, ``(B, 1, D/2, H/2, W/2)``, to logits ``(B, 7, D/2, H/2, W/2)``."""
+        bridge, skips = self.scan_unet.encode(half_scan)
+        if self.scan_unet.non_local is not None:
+            bridge = self.scan_unet.non_local(bridge, scan_positions(bridge.shape[2:], bridge.device))
+        return self.scan_unet.decode(bridge, skips)
+
+    def stage2(self, patch: Tensor, start: Tensor | Sequence[int], padded_scan_shape: Sequence[int]) -> Tensor:
+        """Patches ``(B, 8, D, H, W)`` to logits ``(B, 7, D - 88, H - 88, W - 88)`` of their middle.
+
+        Args:
+            patch: scan and the seven maps of stage 1; sizes 4 mod 8, at least 92.
+            start: first voxel of each patch in the scan padded by ``MARGIN``, ``(3,)`` or ``(B, 3)``.
+            padded_scan_shape: size of that padded scan.
+        """
+        check_patch_shape(patch.shape[2:])
+        bridge, skips = self.patch_unet.encode(patch)
+        if self.patch_unet.non_local is not None:
+            starts = torch.as_tensor(start, device=patch.device, dtype=torch.float32).reshape(-1, 3)
+            position = patch_positions(
+                bridge.shape[2:], patch.shape[2:], starts.expand(len(patch), 3), padded_scan_shape
+            )
+            bridge = self.patch_unet.non_local(bridge, position)
+        return self.patch_unet.decode(bridge, skips)
+
+    def scan_logits(self, image: Tensor) -> Tensor:
+        """Stage 1 on the halved scan, its logits enlarged to the scan's grid: ``(B, 1, ...) -> (B, 7, ...)``."""
+        check_scan_shape(image.shape[2:])
+        half = F.interpolate(image, [n // 2 for n in image.shape[2:]], mode="trilinear", align_corners=True)
+        return F.interpolate(self.stage1(half), image.shape[2:], mode="trilinear", align_corners=True)
+
+    def forward(
+        self, image: Tensor, label: Tensor | None = None, share: float = 1.0
+    ) -> Tensor | dict[str, Tensor]:
+        """The whole answer, or with ``label`` what the losses of a training step need.
+
+        Args:
+            image: ``(B, 1, D, H, W)`` in [0, 1].
+            label: ``(B, 1, D, H, W)`` lobes 0 to 5. Stage 2 then sees ``train_patches`` patches a scan, drawn from the
+                ``share`` of the scan where stage 1 errs most, and the result is a dictionary: ``scan_logits``
+                ``(B, 7, D, H, W)``, ``patch_logits`` ``(B * P, 7, d, h, w)``, ``patch_label`` ``(B * P, 1, d, h, w)``.
+            share: share of the candidate windows that patches are drawn from, in (0, 1].
+        """
+        logits = self.scan_logits(image)
+        stack = torch.cat([image, probabilities(logits)], dim=1)
+        if label is None:
+            extra = 4  # the output of stage 2 is 4 mod 8, the scan 0 mod 8
+            padded = F.pad(stack, [MARGIN, MARGIN + extra] * 3)
+            whole = self.stage2(padded, (0, 0, 0), [n + 2 * MARGIN for n in image.shape[2:]])
+            return whole[:, :, : image.shape[2], : image.shape[3], : image.shape[4]]
+        out = self.train_patch - 2 * MARGIN
+        with torch.no_grad():
+            error = squared_error(logits, label)
+            starts = [hard_starts(one, out, self.train_patches, share) for one in error]
+        pads = [size for n in reversed(image.shape[2:]) for size in (MARGIN, MARGIN + max(0, out - n))]
+        padded = F.pad(stack, pads)
+        padded_label = F.pad(label, [size for n in reversed(image.shape[2:]) for size in (0, max(0, out - n))])
+        patches, labels = [], []
+        for index, chosen in enumerate(starts):
+            for start in chosen:
+                patches.append(window(padded[index], start, self.train_patch))
+                labels.append(window(padded_label[index], start, out))
+        first = torch.tensor([start for chosen in starts for start in chosen])
+        patch_logits = self.stage2(torch.stack(patches), first, padded.shape[2:])
+        return {"scan_logits": logits, "patch_logits": patch_logits, "patch_label": torch.stack(labels)}
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """Softmax over the six lobe channels, sigmoid of the border channel; ``(B, 7, ...)`` both."""
+    return torch.cat([logits[:, :LOBE_CLASSES].softmax(dim=1), logits[:, LOBE_CLASSES:].sigmoid()], dim=1)
+
+
+def squared_error(logits: Tensor, label: Tensor) -> Tensor:
+    """Mean over the classes of (softmax - truth) squared: ``(B, D, H, W)`` from ``(B, 7, ...)`` and ``(B, 1, ...)``."""
+    guess = logits[:, :LOBE_CLASSES].softmax(dim=1)
+    truth = torch.zeros_like(guess).scatter_(1, label.long(), 1.0)
+    return (guess - truth).square().mean(dim=1)
+
+
+def hard_starts(error: Tensor, size: int, count: int, share: float) -> list[tuple[int, int, int]]:
+    """Starts of ``count`` windows of ``size`` voxels, drawn from the ``share`` of windows with the largest error.
+
+    ``error`` is ``(D, H, W)``. Windows stand side by side, the last of an axis flush with its end (section III-D).
+    """
+    grid = [window_starts(n, size) for n in error.shape]
+    candidates = [(z, y, x) for z in grid[0] for y in grid[1] for x in grid[2]]
+    sums = torch.stack([window(error[None], start, size).sum() for start in candidates])
+    kept = sums.argsort(descending=True)[: max(count, round(share * len(candidates)))]
+    drawn = kept[torch.randint(len(kept), (count,))] if len(kept) < count else kept[torch.randperm(len(kept))[:count]]
+    return [candidates[i] for i in drawn.tolist()]
+
+
+def window_starts(length: int, size: int) -> list[int]:
+    """Starts of windows that cover an axis: stride is the size, the last one flush with the end."""
+    return sorted({min(start, max(0, length - size)) for start in range(0, length, size)})
+
+
+def window(volume: Tensor, start: Sequence[int], size: int) -> Tensor:
+    """The cube of ``size`` voxels at ``start`` of a ``(C, D, H, W)`` volume."""
+    z, y, x = start
+    return volume[:, z : z + size, y : y + size, x : x + size]
