@@ -1,0 +1,1 @@
+from .chest import thorax as thorax

@@ -1,0 +1,111 @@
+"""HU inside the lungs: aerated tissue, its gradients, fissures and disease-like distractors."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .fields import Draws, Grid, SmoothField, coverage, smoothstep
+from .fissures import Lobation, LungBox, LungMap, fissure_coverage
+from .solids import Ellipsoid
+
+FISSURE_HU = 20.0
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A smooth random region that blends towards one density."""
+
+    field: SmoothField
+    level: float
+    hu: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Parenchyma:
+    """Densities of one case in HU."""
+
+    mean_hu: float
+    gravity_hu: float
+    lobe_hu: tuple[float, ...]
+    unevenness: SmoothField
+    subpleural_hu: float
+    patches: tuple[Patch, ...]
+    nodules: tuple[tuple[Ellipsoid, float], ...]
+    pleura: tuple[SmoothField, float] | None
+    grain_hu: float
+
+
+def draw_parenchyma(draws: Draws, lobation: Lobation) -> Parenchyma:
+    """Densities and distractors of one case."""
+    boxes = (lobation.left_box, lobation.right_box)
+    return Parenchyma(
+        mean_hu=draws.uniform(-935, -750) if draws.chance(0.35) else draws.normal(-888, 20),
+        gravity_hu=draws.uniform(10, 85),
+        lobe_hu=(0.0, *(draws.uniform(-14, 14) for _ in range(5))),
+        unevenness=draws.smooth_field(draws.uniform(14, 35), draws.uniform(4, 20)),
+        subpleural_hu=draws.uniform(0, 45),
+        patches=_draw_patches(draws),
+        nodules=_draw_nodules(draws, boxes),
+        pleura=(draws.smooth_field(50), draws.uniform(2, 9)) if draws.chance(0.12) else None,
+        grain_hu=draws.uniform(18, 38),
+    )
+
+
+def _draw_patches(draws: Draws) -> tuple[Patch, ...]:
+    patches = []
+    if draws.chance(0.2):  # emphysema-like
+        patches.append(
+            Patch(draws.smooth_field(draws.uniform(9, 25)), draws.uniform(0.5, 1.6), -985, draws.uniform(0.4, 1))
+        )
+    if draws.chance(0.25):  # ground glass
+        patches.append(
+            Patch(draws.smooth_field(draws.uniform(18, 50)), draws.uniform(0.8, 2), -560, draws.uniform(0.4, 1))
+        )
+    if draws.chance(0.15):  # consolidation
+        patches.append(
+            Patch(draws.smooth_field(draws.uniform(25, 55)), draws.uniform(1.3, 2.1), 30, draws.uniform(0.6, 1))
+        )
+    return tuple(patches)
+
+
+def _draw_nodules(draws: Draws, boxes: tuple[LungBox, LungBox]) -> tuple[tuple[Ellipsoid, float], ...]:
+    nodules = []
+    for _ in range(draws.integer(1, 7) if draws.chance(0.45) else 0):
+        low, high = (boxes[0].low, boxes[0].high) if draws.chance(0.5) else (boxes[1].low, boxes[1].high)
+        x, y, z = draws.points(1, low, high)[0].tolist()
+        r = draws.uniform(2.5, 9) if draws.chance(0.8) else draws.uniform(10, 36)
+        radii = (r * draws.uniform(0.7, 1.3), r * draws.uniform(0.7, 1.3), r)
+        nodules.append((Ellipsoid((x, y, z), radii), draws.uniform(-450, 80) if draws.chance(0.8) else 300.0))
+    return tuple(nodules)
+
+
+def paint_lungs(hu: Tensor, tissue: Parenchyma, lobation: Lobation, lungs: LungMap, grid: Grid, voxel: float) -> None:
+    """Blend the lungs into a painted body, in place."""
+    aerated = _density(tissue, lobation, lungs, grid)
+    for patch in tissue.patches:
+        share = patch.share * smoothstep(grid.smooth(patch.field), patch.level, patch.level + 0.35)
+        aerated += share * (patch.hu - aerated)
+    for nodule, value in tissue.nodules:
+        low, high = nodule.bounds()
+        part = grid.crop([v - 4 for v in low], [v + 4 for v in high])
+        if 0 not in part.shape:
+            target = aerated[part.window]
+            target += coverage(nodule.depth(part.coordinates()), voxel) * (value - target)
+    sheet = fissure_coverage(lobation, lungs, grid)
+    aerated += sheet * (FISSURE_HU - aerated)
+    if tissue.pleura is not None:
+        smooth, thickness = tissue.pleura
+        layer = thickness * smoothstep(grid.smooth(smooth), 0.5, 1.6) - lungs.depth
+        aerated += coverage(layer, voxel) * (30 - aerated)
+    hu += coverage(lungs.depth, voxel) * (aerated - hu)
+
+
+def _density(tissue: Parenchyma, lobation: Lobation, lungs: LungMap, grid: Grid) -> Tensor:
+    _, y, _ = grid.coordinates()
+    box = lobation.right_box
+    dependent = (y - (box.low[1] + box.high[1]) / 2) / (box.high[1] - box.low[1])
+    by_lobe = torch.tensor(tissue.lobe_hu, device=lungs.depth.device)[lungs.lobes.long()]
+    subpleural = tissue.subpleural_hu * (-lungs.depth.clamp(min=0) / 2.5).exp()
+    return tissue.mean_hu + tissue.gravity_hu * dependent + by_lobe + subpleural + grid.smooth(tissue.unevenness)

@@ -1,0 +1,86 @@
+"""Simple bodies that give the depth of a position below their surface in mm (negative outside)."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .fields import Coordinates
+
+Vector = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Ellipsoid:
+    """Axis-aligned but for ``tilt`` (radians), which lowers its patient-left end."""
+
+    centre: Vector
+    radii: Vector
+    tilt: float = 0.0
+
+    def depth(self, at: Coordinates) -> Tensor:
+        x, y, z = (value - middle for value, middle in zip(at, self.centre, strict=True))
+        cosine, sine = math.cos(self.tilt), math.sin(self.tilt)
+        across, up = (x * cosine - z * sine) / self.radii[0], (x * sine + z * cosine) / self.radii[2]
+        radius = (across.square() + up.square() + (y / self.radii[1]).square()).sqrt()
+        return (1 - radius) * min(self.radii)
+
+    def bounds(self) -> tuple[Vector, Vector]:
+        reach = max(self.radii[0], self.radii[2]) if self.tilt else None
+        rx, ry, rz = (reach or self.radii[0], self.radii[1], reach or self.radii[2])
+        x, y, z = self.centre
+        return (x - rx, y - ry, z - rz), (x + rx, y + ry, z + rz)
+
+
+@dataclass(frozen=True)
+class Tube:
+    """A chain of straight pieces with one radius."""
+
+    path: tuple[Vector, ...]
+    radius: float
+
+    def depth(self, at: Coordinates) -> Tensor:
+        pieces = zip(self.path[:-1], self.path[1:], strict=True)
+        nearest = [_squared_distance(at, start, end) for start, end in pieces]
+        squared = nearest[0]
+        for other in nearest[1:]:
+            squared = torch.minimum(squared, other)
+        return self.radius - squared.sqrt()
+
+    def bounds(self) -> tuple[Vector, Vector]:
+        (x0, x1), (y0, y1), (z0, z1) = ((min(axis), max(axis)) for axis in zip(*self.path, strict=True))
+        r = self.radius
+        return (x0 - r, y0 - r, z0 - r), (x1 + r, y1 + r, z1 + r)
+
+
+Solid = Ellipsoid | Tube
+
+
+def _squared_distance(at: Coordinates, start: Vector, end: Vector) -> Tensor:
+    direction = [b - a for a, b in zip(start, end, strict=True)]
+    length = sum(d * d for d in direction)
+    offset = [value - a for value, a in zip(at, start, strict=True)]
+    along = (offset[0] * direction[0] + offset[1] * direction[1] + offset[2] * direction[2]) / max(length, 1e-6)
+    along = along.clamp(0, 1)
+    x, y, z = (o - along * d for o, d in zip(offset, direction, strict=True))
+    return x.square() + y.square() + z.square()
+
+
+def smooth_max(first: Tensor, second: Tensor, width_mm: float) -> Tensor:
+    """Maximum with the crease rounded over ``width_mm``."""
+    blend = (1 - (first - second).abs() / width_mm).clamp(min=0)
+    return torch.maximum(first, second) + blend.square() * (width_mm / 4)
+
+
+def smooth_min(first: Tensor, second: Tensor, width_mm: float) -> Tensor:
+    return -smooth_max(-first, -second, width_mm)
+
+
+def union_depth(solids: Iterable[Solid], at: Coordinates, width_mm: float = 8.0) -> Tensor:
+    """Depth below the joint surface of several bodies, creases rounded."""
+    first, *rest = (solid.depth(at) for solid in solids)
+    for depth in rest:
+        first = smooth_max(first, depth, width_mm)
+    return first
