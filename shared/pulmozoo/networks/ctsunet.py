@@ -28,6 +28,8 @@ DOWN_2 = ((24, 48), (48, 96), (96, 192), (192, 384))
 DOWN_2_RELEASED = ((24, 32), *DOWN_2[1:])
 UP_2 = (192, 96, 48)
 
+Start = tuple[int, int, int]  # first voxel of a window: z, y, x
+
 
 def check_patch_shape(shape: Sequence[int]) -> None:
     """Stage 2 takes sizes that are 4 mod 8 and at least 92, so that no pooling drops a voxel; else ValueError."""
@@ -166,8 +168,6 @@ class CTSUNet(nn.Module):
         released_widths: 32 instead of 48 channels after the first level of stage 2, as in the authors' checkpoint.
         non_local, geometry: False for the paper's ablations.
         slot_norm: see :class:`CrissCrossAttention`; True for the authors' checkpoint.
-        train_patch: input size of stage-2 patches in training, 4 mod 8.
-        train_patches: patches a scan in training.
     """
 
     def __init__(
@@ -178,13 +178,8 @@ class CTSUNet(nn.Module):
         non_local: bool = True,
         geometry: bool = True,
         slot_norm: bool = False,
-        train_patch: int = 116,
-        train_patches: int = 2,
     ) -> None:
         super().__init__()
-        check_patch_shape([train_patch] * 3)
-        self.train_patch = train_patch
-        self.train_patches = train_patches
 
         def stage(in_channels: int, down: Sequence[tuple[int, int]], up: Sequence[int], valid: bool) -> ContextualUNet:
             return ContextualUNet(
@@ -237,39 +232,46 @@ class CTSUNet(nn.Module):
         return F.interpolate(self.stage1(half), image.shape[2:], mode="trilinear", align_corners=True)
 
     def forward(
-        self, image: Tensor, label: Tensor | None = None, share: float = 1.0
+        self, image: Tensor, label: Tensor | None = None, patches: int = 2, patch: int = 116, share: float = 1.0
     ) -> Tensor | dict[str, Tensor]:
         """The whole answer, or with ``label`` what the losses of a training step need.
 
         Args:
             image: ``(B, 1, D, H, W)`` in [0, 1].
-            label: ``(B, 1, D, H, W)`` lobes 0 to 5. Stage 2 then sees ``train_patches`` patches a scan, drawn from the
-                ``share`` of the scan where stage 1 errs most, and the result is a dictionary: ``scan_logits``
-                ``(B, 7, D, H, W)``, ``patch_logits`` ``(B * P, 7, d, h, w)``, ``patch_label`` ``(B * P, 1, d, h, w)``.
-            share: share of the candidate windows that patches are drawn from, in (0, 1].
+            label: ``(B, 1, D, H, W)`` lobes 0 to 5. The result is then a dictionary: ``scan_logits``
+                ``(B, 7, D, H, W)``, ``patch_logits`` ``(B * patches, 7, d, h, w)`` with ``d = patch - 88``, and
+                ``patch_label`` ``(B * patches, 1, d, h, w)``; the first alone when ``patches`` is 0.
+            patches: stage-2 patches a scan.
+            patch: their input size, 4 mod 8.
+            share: patches are drawn from this share of the scan, in (0, 1], where stage 1 errs most.
         """
         logits = self.scan_logits(image)
+        if label is not None and patches == 0:
+            return {"scan_logits": logits}
         stack = torch.cat([image, probabilities(logits)], dim=1)
-        if label is None:
-            extra = 4  # the output of stage 2 is 4 mod 8, the scan 0 mod 8
-            padded = F.pad(stack, [MARGIN, MARGIN + extra] * 3)
-            whole = self.stage2(padded, (0, 0, 0), [n + 2 * MARGIN for n in image.shape[2:]])
-            return whole[:, :, : image.shape[2], : image.shape[3], : image.shape[4]]
-        out = self.train_patch - 2 * MARGIN
-        with torch.no_grad():
-            error = squared_error(logits, label)
-            starts = [hard_starts(one, out, self.train_patches, share) for one in error]
-        pads = [size for n in reversed(image.shape[2:]) for size in (MARGIN, MARGIN + max(0, out - n))]
-        padded = F.pad(stack, pads)
-        padded_label = F.pad(label, [size for n in reversed(image.shape[2:]) for size in (0, max(0, out - n))])
-        patches, labels = [], []
-        for index, chosen in enumerate(starts):
-            for start in chosen:
-                patches.append(window(padded[index], start, self.train_patch))
-                labels.append(window(padded_label[index], start, out))
-        first = torch.tensor([start for chosen in starts for start in chosen])
-        patch_logits = self.stage2(torch.stack(patches), first, padded.shape[2:])
-        return {"scan_logits": logits, "patch_logits": patch_logits, "patch_label": torch.stack(labels)}
+        if label is not None:
+            starts = hard_starts(squared_error(logits.detach(), label), patch - 2 * MARGIN, patches, share)
+            return {"scan_logits": logits, **self.patch_step(stack, label, starts, patch)}
+        extra = 4  # the output of stage 2 is 4 mod 8, the scan 0 mod 8
+        padded = F.pad(stack, [MARGIN, MARGIN + extra] * 3)
+        whole = self.stage2(padded, (0, 0, 0), [n + 2 * MARGIN for n in image.shape[2:]])
+        return whole[:, :, : image.shape[2], : image.shape[3], : image.shape[4]]
+
+    def patch_step(
+        self, stack: Tensor, label: Tensor, starts: Sequence[Sequence[Start]], patch: int
+    ) -> dict[str, Tensor]:
+        """Stage 2 on chosen patches of ``stack`` ``(B, 8, D, H, W)``; ``starts`` holds those of each scan."""
+        out = patch - 2 * MARGIN
+        missing = [max(0, out - n) for n in reversed(label.shape[2:])]
+        padded = F.pad(stack, [size for extra in missing for size in (MARGIN, MARGIN + extra)])
+        padded_label = F.pad(label, [size for extra in missing for size in (0, extra)])
+        places = [(index, start) for index, chosen in enumerate(starts) for start in chosen]
+        inputs = torch.stack([window(padded[index], start, patch) for index, start in places])
+        first = torch.tensor([start for _, start in places], device=stack.device)
+        return {
+            "patch_logits": self.stage2(inputs, first, padded.shape[2:]),
+            "patch_label": torch.stack([window(padded_label[index], start, out) for index, start in places]),
+        }
 
 
 def probabilities(logits: Tensor) -> Tensor:
@@ -284,17 +286,20 @@ def squared_error(logits: Tensor, label: Tensor) -> Tensor:
     return (guess - truth).square().mean(dim=1)
 
 
-def hard_starts(error: Tensor, size: int, count: int, share: float) -> list[tuple[int, int, int]]:
-    """Starts of ``count`` windows of ``size`` voxels, drawn from the ``share`` of windows with the largest error.
+def hard_starts(error: Tensor, size: int, count: int, share: float) -> list[list[Start]]:
+    """Per scan the starts of ``count`` windows of ``size`` voxels, drawn from the share with the largest error.
 
-    ``error`` is ``(D, H, W)``. Windows stand side by side, the last of an axis flush with its end (section III-D).
+    ``error`` is ``(B, D, H, W)``. Windows stand side by side, the last of an axis flush with its end (section III-D).
     """
-    grid = [window_starts(n, size) for n in error.shape]
+    grid = [window_starts(n, size) for n in error.shape[1:]]
     candidates = [(z, y, x) for z in grid[0] for y in grid[1] for x in grid[2]]
-    sums = torch.stack([window(error[None], start, size).sum() for start in candidates])
-    kept = sums.argsort(descending=True)[: max(count, round(share * len(candidates)))]
-    drawn = kept[torch.randint(len(kept), (count,))] if len(kept) < count else kept[torch.randperm(len(kept))[:count]]
-    return [candidates[i] for i in drawn.tolist()]
+    chosen = []
+    for volume in error:
+        sums = torch.stack([window(volume[None], start, size).sum() for start in candidates])
+        hardest = sums.argsort(descending=True)[: max(1, round(share * len(candidates)))]
+        drawn = hardest[torch.randint(len(hardest), (count,), device=hardest.device)]
+        chosen.append([candidates[index] for index in drawn.tolist()])
+    return chosen
 
 
 def window_starts(length: int, size: int) -> list[int]:

@@ -92,11 +92,11 @@ def draw_chest(draws: Draws) -> Chest:
         mediastinum=_draw_mediastinum(draws, height, width, depth, left.dome_height),
         kyphosis=draws.uniform(30, 130),
         rotation=(draws.normal(0, 0.05), draws.normal(0, 0.05)),
-        warp=tuple_of_three(draws, draws.uniform(55, 90), draws.uniform(2.0, 4.0)),
+        warp=_draw_warp(draws, draws.uniform(55, 90), draws.uniform(2.0, 4.0)),
     )
 
 
-def tuple_of_three(draws: Draws, scale_mm: float, rms: float) -> tuple[SmoothField, SmoothField, SmoothField]:
+def _draw_warp(draws: Draws, scale_mm: float, rms: float) -> tuple[SmoothField, SmoothField, SmoothField]:
     x, y, z = (draws.smooth_field(scale_mm, rms) for _ in range(3))
     return x, y, z
 

@@ -40,7 +40,7 @@ def write_cohort(
         count: subjects.
         seed: which cohort; the same seed gives the same subjects, and a larger count only adds to them.
         spacing_mm: voxel size along x, y, z of all subjects; without it each draws its own.
-        workers: processes, each with one thread.
+        workers: processes, each with one thread; 1 means this process, with the threads it has.
 
     Returns the path of the datalist.
     """

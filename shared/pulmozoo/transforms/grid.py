@@ -97,7 +97,7 @@ class ToWorkingGridd(Transform):
                 resampled = resample(plain.float(), shape, antialias=self.antialias)
             else:
                 resampled = resample_labels(plain, shape, antialias=self.antialias)
-            changed[key] = MetaTensor(resampled, affine=rescaled_affine(volume, shape), meta=dict(volume.meta))
+            changed[key] = with_meta(resampled, volume, rescaled_affine(volume, shape))
         return changed
 
 
@@ -146,12 +146,15 @@ class LabelsOnScand(Transform):
         turned = nib.orientations.apply_orientation(labels[0].cpu().numpy(), back)
         return {
             **data,
-            self.key: MetaTensor(
-                torch.from_numpy(np.ascontiguousarray(turned))[None],
-                affine=reference.affine.clone(),
-                meta=dict(reference.meta),
+            self.key: with_meta(
+                torch.from_numpy(np.ascontiguousarray(turned))[None], reference, reference.affine.clone()
             ),
         }
+
+
+def with_meta(values: Tensor, source: MetaTensor, affine: Tensor) -> MetaTensor:
+    """Values with the meta of ``source`` and another affine."""
+    return MetaTensor(values, meta={**source.meta, "affine": affine})
 
 
 def plain(volume: Tensor) -> Tensor:

@@ -1,0 +1,82 @@
+"""Make a bundle of a trained checkpoint: weights, preset and metadata change together."""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+from torch import Tensor, nn
+
+from .errors import BadInput
+from .weights_file import load_strictly, read_metadata, sha256
+
+logger = logging.getLogger(__name__)
+
+CONFIGS_WITH_PRESET = ("inference.json", "train.json")
+
+
+def adopt(checkpoint: Path, source: Path, out: Path, preset: str, description: dict[str, str]) -> Path:
+    """Copy the bundle ``source`` to ``out`` with the weights of ``checkpoint``, in half precision.
+
+    Args:
+        checkpoint: state dict, or what training saved (``{"network": state dict, ...}``).
+        source: the bundle whose network it is.
+        out: a new folder, or ``source`` itself to change it in place.
+        preset: the preset the network was trained with.
+        description: ``tier``, ``trained_on``, ``command`` and ``score`` for the metadata.
+
+    Returns the path of the weights. Raises BadInput when they do not fit the network; nothing is written then.
+    """
+    state = network_state(checkpoint)
+    load_strictly(network_of(source, preset), state, checkpoint)
+    if out.resolve() != source.resolve():
+        if out.exists():
+            raise BadInput(f"{out} exists already: expected a folder that does not, to write the new bundle to")
+        shutil.copytree(source, out, ignore=shutil.ignore_patterns("out", "__pycache__"))
+    weights = out / "models" / "model.pt"
+    weights.parent.mkdir(exist_ok=True)
+    torch.save({name: halved(tensor) for name, tensor in state.items()}, weights)
+    for name in CONFIGS_WITH_PRESET:
+        path = out / "configs" / name
+        if path.exists():
+            config = json.loads(path.read_text(encoding="utf-8"))
+            write_json(path, {**config, "preset": preset})
+    metadata = read_metadata(out)
+    metadata["weights"] = {**description, "preset": preset, "sha256": sha256(weights)}
+    write_json(out / "configs" / "metadata.json", metadata)
+    return weights
+
+
+def network_state(checkpoint: Path) -> dict[str, Tensor]:
+    """The network's state dict in a checkpoint file, read without executing anything in it."""
+    if not checkpoint.is_file():
+        raise BadInput(f"{checkpoint} does not exist: expected a checkpoint")
+    loaded = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    state = loaded.get("network", loaded.get("model", loaded)) if isinstance(loaded, dict) else None
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise BadInput(f"{checkpoint} holds no state dict: expected one, or one under 'network' or 'model'")
+    return state
+
+
+def network_of(bundle: Path, preset: str) -> nn.Module:
+    """The bundle's network in a preset, with random weights."""
+    parser = ConfigParser()
+    parser.read_config(str(bundle / "configs" / "inference.json"))
+    if preset not in parser["presets"]:
+        raise BadInput(f"there is no preset {preset!r}: choose one of {', '.join(parser['presets'])}")
+    parser["preset"] = preset
+    network: nn.Module = parser.get_parsed_content("network_def")
+    return network
+
+
+def halved(tensor: Tensor) -> Tensor:
+    """Half precision, contiguous, on the CPU; integers stay."""
+    plain = tensor.detach().cpu().contiguous()
+    return plain.half() if plain.is_floating_point() else plain
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")

@@ -1,0 +1,94 @@
+"""The ``pulmozoo`` command line."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import fire
+from monai.bundle import run as run_bundle
+
+from .bundle.adopt import adopt as adopt_checkpoint
+from .bundle.errors import BadInput, innermost_reason
+from .bundle.run import print_results
+from .bundle.weights_file import read_metadata
+from .phantom.cohort import write_cohort
+
+BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
+
+
+def bundle_folder(name: str) -> Path:
+    """Folder of a bundle by its name, its short name (``lobes``) or its path."""
+    if (Path(name) / "configs" / "metadata.json").is_file():
+        return Path(name).resolve()
+    known = {}
+    for folder in sorted(BUNDLES.glob("*/configs/metadata.json")):
+        metadata = read_metadata(folder.parents[1])
+        known[metadata["short_name"]] = folder.parents[1]
+        if name in (metadata["name"], metadata["short_name"]):
+            return folder.parents[1]
+    raise BadInput(f"there is no bundle {name!r}: choose one of {', '.join(known)}, or give a bundle's folder")
+
+
+def run(bundle: str, dataset_dir: str, output_dir: str, **options: Any) -> None:
+    """Run a bundle on a scan or a folder of scans.
+
+    Args:
+        bundle: short name (lobes), full name or folder of a bundle.
+        dataset_dir: a scan (file or DICOM folder) or a folder of scans.
+        output_dir: where the results go.
+        options: anything the bundle's inference.json has: --device cpu, --preset released, --overwrite true, ...
+    """
+    folder = bundle_folder(bundle)
+    config = folder / "configs" / "inference.json"
+    run_bundle(
+        config_file=str(config),
+        bundle_root=str(folder),
+        dataset_dir=str(Path(dataset_dir).absolute()),
+        output_dir=str(Path(output_dir).absolute()),
+        **options,
+    )
+    print_results(output_dir)
+
+
+def phantom(
+    output_dir: str, count: int = 1, seed: int = 0, spacing_mm: tuple[float, float, float] | None = None, workers: int = 1
+) -> None:
+    """Write synthetic chest CTs with lobe labels and a MONAI datalist.
+
+    Args:
+        output_dir: made if missing; subjects already there are kept.
+        count: subjects.
+        seed: which cohort.
+        spacing_mm: voxel size as "(x, y, z)"; without it each subject draws its own.
+        workers: processes.
+    """
+    write_cohort(output_dir, count, seed, spacing_mm, workers)
+
+
+def adopt(
+    checkpoint: str, preset: str, out: str, bundle: str = "lobes", tier: str = "yours", trained_on: str = "", score: str = ""
+) -> None:
+    """Turn a trained checkpoint into a bundle: weights, preset and metadata together.
+
+    Args:
+        checkpoint: what training saved (last.pt), or a state dict.
+        preset: the preset it was trained with.
+        out: folder of the new bundle.
+        bundle: the bundle whose network it is.
+        tier: authors, phantom or yours.
+        trained_on: one sentence on the training data.
+        score: which score on what.
+    """
+    description = {"tier": tier, "trained_on": trained_on, "score": score}
+    weights = adopt_checkpoint(Path(checkpoint), bundle_folder(bundle), Path(out), preset, description)
+    sys.stdout.write(f"{weights}\n")
+
+
+def main() -> None:
+    """Entry point: one command a verb; a mistake of the user is one sentence and exit code 1."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        fire.Fire({"run": run, "phantom": phantom, "adopt": adopt}, name="pulmozoo")
+    except (BadInput, ValueError, OSError) as error:
+        raise SystemExit(f"pulmozoo: {innermost_reason(error)}") from error

@@ -1,0 +1,42 @@
+"""Load a bundle's weights when the engine starts."""
+
+import logging
+from pathlib import Path
+
+from ignite.engine import Engine, Events
+from torch import nn
+
+from ..bundle.weights_file import check_preset, load_strictly, read_weights, sha256
+
+logger = logging.getLogger(__name__)
+
+
+class StrictCheckpointLoader:
+    """Weights of the right preset, every tensor in its place, nothing executed; else BadInput.
+
+    MONAI's ``CheckpointLoader`` neither knows presets nor says in a sentence what is wrong.
+
+    Args:
+        path: state dict, as in ``models/model.pt``.
+        network: what is filled; only at the first start of an engine.
+        bundle_root: the bundle whose metadata says which preset the weights belong to.
+        preset: the preset that ``network`` was built with.
+    """
+
+    def __init__(self, path: str | Path, network: nn.Module, bundle_root: str | Path, preset: str) -> None:
+        self.path = Path(path)
+        self.network = network
+        self.bundle_root = Path(bundle_root)
+        self.preset = preset
+        self.loaded = False
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        if self.loaded:
+            return
+        check_preset(self.bundle_root, self.preset)
+        load_strictly(self.network, read_weights(self.path), self.path)
+        self.loaded = True
+        logger.info("weights %s, sha256 %s", self.path, sha256(self.path))
