@@ -51,8 +51,17 @@ def run(bundle: str, dataset_dir: str, output_dir: str, **options: Any) -> None:
     print_results(output_dir)
 
 
+def show(output_dir: str) -> None:
+    """Print the numbers and files of every scan in an output folder."""
+    print_results(output_dir)
+
+
 def phantom(
-    output_dir: str, count: int = 1, seed: int = 0, spacing_mm: tuple[float, float, float] | None = None, workers: int = 1
+    output_dir: str,
+    count: int = 1,
+    seed: int = 0,
+    spacing_mm: tuple[float, float, float] | None = None,
+    workers: int = 1,
 ) -> None:
     """Write synthetic chest CTs with lobe labels and a MONAI datalist.
 
@@ -67,7 +76,13 @@ def phantom(
 
 
 def adopt(
-    checkpoint: str, preset: str, out: str, bundle: str = "lobes", tier: str = "yours", trained_on: str = "", score: str = ""
+    checkpoint: str,
+    preset: str,
+    out: str,
+    bundle: str = "lobes",
+    tier: str = "yours",
+    trained_on: str = "",
+    score: str = "",
 ) -> None:
     """Turn a trained checkpoint into a bundle: weights, preset and metadata together.
 
@@ -89,6 +104,6 @@ def main() -> None:
     """Entry point: one command a verb; a mistake of the user is one sentence and exit code 1."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        fire.Fire({"run": run, "phantom": phantom, "adopt": adopt}, name="pulmozoo")
+        fire.Fire({"run": run, "show": show, "phantom": phantom, "adopt": adopt}, name="pulmozoo")
     except (BadInput, ValueError, OSError) as error:
         raise SystemExit(f"pulmozoo: {innermost_reason(error)}") from error

@@ -16,7 +16,7 @@ PASSES = 3
 
 
 class Lines(NamedTuple):
-    """One value per voxel and neighbour on its axis lines: ``(B, D, H, W, D)``, ``(B, D, H, W, H)``, ``(B, D, H, W, W)``.
+    """One value per voxel and neighbour on its axis lines: ``(B, D, H, W, n)`` with ``n`` the length of the line.
 
     The voxel itself lies on all three lines; it counts on the last one only.
     """

@@ -69,9 +69,7 @@ def check_writable(folder: Path) -> None:
         raise BadInput(f"the output folder {folder} is not writable: choose another --output_dir")
 
 
-def run_scans(
-    evaluator: SupervisedEvaluator, dataset: Dataset, writer: ScanWriter, overwrite: bool = False
-) -> None:
+def run_scans(evaluator: SupervisedEvaluator, dataset: Dataset, writer: ScanWriter, overwrite: bool = False) -> None:
     """Run every scan of the dataset by itself, so that one that fails does not stop the others.
 
     Keeps ``results.csv`` in the output folder: a row a scan with its numbers, ``status`` (done, skipped, failed) and

@@ -15,6 +15,7 @@ from monai.transforms import SaveImage
 
 from ..bundle.weights_file import read_metadata, sha256
 from .overlay import overlay_png
+from .stopwatch import Stopwatch
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ class ScanWriter:
         output_dir: made if missing.
         bundle_root, weights_path, preset: what the results were made with.
         label_names: ``{"1": "left upper lobe", ...}``.
+        stopwatch: the handler that times this engine.
         output_postfix, output_ext, output_dtype: of the label map.
         separate_folder: False puts all files into ``output_dir`` itself, ``<scan>_`` in front.
     """
@@ -39,6 +41,7 @@ class ScanWriter:
         weights_path: str | Path,
         preset: str,
         label_names: Mapping[str, str],
+        stopwatch: Stopwatch,
         *,
         output_postfix: str = "seg",
         output_ext: str = ".nii.gz",
@@ -50,6 +53,7 @@ class ScanWriter:
         self.weights_path = Path(weights_path)
         self.preset = preset
         self.label_names = label_names
+        self.stopwatch = stopwatch
         self.output_postfix = output_postfix
         self.output_ext = output_ext
         self.separate_folder = separate_folder
@@ -64,8 +68,9 @@ class ScanWriter:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
-            self.write({**batch, **output}, dict(engine.state.seconds), str(engine.state.device))
+        state: Any = engine.state
+        for batch, output in zip(state.batch, state.output, strict=True):
+            self.write({**batch, **output}, dict(self.stopwatch.seconds), str(state.device))
 
     def places(self, scan: str) -> dict[str, Path]:
         """Where the files of a scan end up: ``labels``, ``overlay``, ``results``."""

@@ -7,7 +7,11 @@ from monai.engines.utils import IterationEvents
 
 
 class Stopwatch:
-    """Fill ``engine.state.seconds`` with ``reading`` (and preprocessing), ``network`` and ``postprocessing``."""
+    """``seconds`` of the last scan: ``reading`` (and preprocessing), ``network`` and ``postprocessing``."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.last = time.monotonic()
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.GET_BATCH_STARTED, self.start)
@@ -16,10 +20,10 @@ class Stopwatch:
         engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self.lap, "postprocessing")
 
     def start(self, engine: Engine) -> None:
-        engine.state.seconds = {}
+        self.seconds = {}
         self.last = time.monotonic()
 
     def lap(self, engine: Engine, part: str) -> None:
         now = time.monotonic()
-        engine.state.seconds[part] = round(now - self.last, 3)
+        self.seconds[part] = round(now - self.last, 3)
         self.last = now

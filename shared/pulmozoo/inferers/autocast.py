@@ -1,10 +1,11 @@
 """One forward pass, in bfloat16 where asked."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from monai.inferers import Inferer
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class AutocastInferer(Inferer):
@@ -14,6 +15,6 @@ class AutocastInferer(Inferer):
         super().__init__()
         self.amp = amp
 
-    def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=self.amp):
             return network(inputs, *args, **kwargs)

@@ -5,13 +5,13 @@ side, the last of an axis flush with its end, overlaps averaged, nothing outside
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from typing import Any
 
 import torch
 from monai.inferers import Inferer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ..networks.ctsunet import LOBE_CLASSES, MARGIN, OUT_CHANNELS, CTSUNet, probabilities, window_starts
@@ -53,7 +53,7 @@ def batched(items: Sequence[tuple[int, ...]], size: int) -> Iterator[Sequence[tu
 class TwoStageInferer(Inferer):
     """Probabilities of a whole scan, ``(B, 1, D, H, W)`` in [0, 1] to ``(B, 7, D, H, W)``; any size.
 
-    Six lobe probabilities, then the border's. Outside the box of the stage-1 lobes all are 0, so argmax says background.
+    Six lobe probabilities, then the border's. Outside the box of the stage-1 lobes all are 0: argmax is background.
 
     Args:
         tile: input size of a stage-2 tile, 4 mod 8 and at least 92; 88 voxels of each axis are context only.
@@ -67,8 +67,8 @@ class TwoStageInferer(Inferer):
         self.batch = batch
         self.amp = amp
 
-    def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
-        bare = network.module if hasattr(network, "module") else network
+    def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
+        bare = getattr(network, "module", network)
         if not isinstance(bare, CTSUNet):
             raise TypeError(f"TwoStageInferer needs a CTSUNet, got {type(bare).__name__}")
         plain = inputs.as_tensor() if hasattr(inputs, "as_tensor") else inputs
@@ -94,7 +94,7 @@ class TwoStageInferer(Inferer):
         return total[:, z:, y:, x:]
 
     def add_tiles(self, stack: Tensor, box: Box, network: CTSUNet, total: Tensor) -> None:
-        """Write the mean of all stage-2 tiles over ``stack`` ``(1, 8, D, H, W)`` into ``total``, inside the box only."""
+        """Write the mean of the stage-2 tiles of ``stack`` ``(1, 8, D, H, W)`` into ``total``, inside the box only."""
         shape = tuple(stack.shape[2:])
         out = self.tile - 2 * MARGIN
         # An axis shorter than a tile is filled up at its end.
@@ -123,7 +123,7 @@ class TwoStageInferer(Inferer):
 
 def like_weights(x: Tensor, network: CTSUNet) -> Tensor:
     """In the memory format of the network's weights; convolutions are fastest when both agree."""
-    weight = network.patch_unet.bridge[0].weight
+    weight = next(network.patch_unet.bridge.parameters())
     if weight.is_contiguous(memory_format=torch.channels_last_3d) and not weight.is_contiguous():
         return x.contiguous(memory_format=torch.channels_last_3d)
     return x.contiguous()

@@ -133,9 +133,7 @@ class ContextualUNet(nn.Module):
         self.bridge = blocks[-1]
         self.non_local = CrissCrossAttention(outs[-1], geometry=geometry, slot_norm=slot_norm) if non_local else None
         below = [outs[-1], *up]
-        self.up = nn.ModuleList(
-            ConvBlock(below[i] + outs[-2 - i], width, width, padding) for i, width in enumerate(up)
-        )
+        self.up = nn.ModuleList(ConvBlock(below[i] + outs[-2 - i], width, width, padding) for i, width in enumerate(up))
         self.lobe_head = nn.Conv3d(up[-1], LOBE_CLASSES, kernel_size=1)
         self.border_head = nn.Conv3d(up[-1], 1, kernel_size=1)
 

@@ -23,8 +23,8 @@ Grid = Mapping[str, Any]
 def working_shape(shape: Sequence[int], spacing_mm: Sequence[float], grid: Grid) -> tuple[int, int, int]:
     """Voxels of the working grid for a scan of ``shape`` (D, H, W) and ``spacing_mm``.
 
-    ``grid`` holds one of ``spacing_mm`` (isotropic spacing), ``in_plane`` (voxels of the longer in-plane side; isotropic
-    in all three axes) and ``shape`` (fixed, whatever the spacing).
+    ``grid`` holds one of ``spacing_mm`` (isotropic spacing), ``in_plane`` (voxels of the longer in-plane side;
+    isotropic in all three axes) and ``shape`` (fixed, whatever the spacing).
     """
     if "shape" in grid:
         d, h, w = grid["shape"]
@@ -49,7 +49,9 @@ def resample(volume: Tensor, shape: Sequence[int], *, antialias: bool) -> Tensor
     for axis, size in enumerate(shape, start=1):
         if volume.shape[axis] != size:
             weights = resampling_weights(volume.shape[axis], size, antialias=antialias)
-            volume = torch.einsum("ij,...j->...i", weights.to(volume.device), volume.movedim(axis, -1)).movedim(-1, axis)
+            volume = torch.einsum("ij,...j->...i", weights.to(volume.device), volume.movedim(axis, -1)).movedim(
+                -1, axis
+            )
     return volume.contiguous()
 
 
@@ -119,8 +121,8 @@ def rescaled_affine(volume: MetaTensor, shape: Sequence[int]) -> Tensor:
 class LabelsOnScand(Transform):
     """Turn working-grid probabilities into labels on the grid of the scan.
 
-    ``data[key]`` is ``(C, D, H, W)`` with axes S, P, L; it becomes ``(1, X, Y, Z)`` uint8 with the shape, the affine and
-    the orientation of ``data[reference_key]``.
+    ``data[key]`` is ``(C, D, H, W)`` with axes S, P, L; it becomes ``(1, X, Y, Z)`` uint8 with the shape, the affine
+    and the orientation of ``data[reference_key]``.
 
     Args:
         channels: how many of the first channels compete for the label.

@@ -52,5 +52,7 @@ class LobeNumbersd(Transform):
         if not labels.any():
             raise BadInput("no lungs in view: expected a chest CT, but the network found no lobe; check the scan")
         voxel_ml = float(labels.pixdim.prod()) / 1000
-        numbers = lobe_numbers(data[self.ct_key].as_tensor().cpu(), labels.as_tensor().cpu(), voxel_ml, self.label_names)
+        numbers = lobe_numbers(
+            data[self.ct_key].as_tensor().cpu(), labels.as_tensor().cpu(), voxel_ml, self.label_names
+        )
         return {**data, "result": {**data.get("result", {}), **numbers}}
