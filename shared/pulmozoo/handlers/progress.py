@@ -3,6 +3,7 @@
 import logging
 import time
 from math import isfinite
+from typing import Any
 
 from ignite.engine import Engine, Events
 
@@ -29,7 +30,8 @@ class TrainingProgress:
         self.losses, self.started = [], time.monotonic()
 
     def add(self, engine: Engine) -> None:
-        loss = float(engine.state.output["loss"].detach())
+        output: Any = engine.state.output
+        loss = float(output["loss"].detach())
         if not isfinite(loss):
             raise FloatingPointError(f"the loss is {loss} in iteration {engine.state.iteration}: lower learning_rate")
         self.losses.append(loss)
