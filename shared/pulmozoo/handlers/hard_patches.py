@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
+from monai.utils import convert_to_tensor
 from torch import Tensor
 
 
@@ -43,10 +44,8 @@ class HardPatches:
     def __call__(
         self, batch: Mapping[str, Tensor], device: torch.device, non_blocking: bool = False, **kwargs: Any
     ) -> tuple[Tensor, Tensor, tuple[Any, ...], dict[str, Any]]:
-        image, label = (plain(batch[key]).to(device, non_blocking=non_blocking, **kwargs) for key in ("image", "label"))
+        image, label = (
+            convert_to_tensor(batch[key]).to(device, non_blocking=non_blocking, **kwargs) for key in ("image", "label")
+        )
         patches = 0 if self.epoch <= self.scan_epochs else self.patches
         return image, label, (label, patches, self.patch, self.share), {}
-
-
-def plain(volume: Tensor) -> Tensor:
-    return volume.as_tensor() if hasattr(volume, "as_tensor") else volume

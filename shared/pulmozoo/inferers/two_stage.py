@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from monai.inferers import Inferer
+from monai.utils import convert_to_tensor
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -71,8 +72,7 @@ class TwoStageInferer(Inferer):
         bare = getattr(network, "module", network)
         if not isinstance(bare, CTSUNet):
             raise TypeError(f"TwoStageInferer needs a CTSUNet, got {type(bare).__name__}")
-        plain = inputs.as_tensor() if hasattr(inputs, "as_tensor") else inputs
-        return torch.stack([self.one_scan(image[None], bare) for image in plain])
+        return torch.stack([self.one_scan(image[None], bare) for image in convert_to_tensor(inputs)])
 
     def one_scan(self, image: Tensor, network: CTSUNet) -> Tensor:
         """``(1, 1, D, H, W) -> (7, D, H, W)``."""

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Transform
+from monai.utils import convert_to_tensor
 from torch import Tensor
 
 AXES = "SPL"  # axis order of every CT network here: superior, posterior, left
@@ -141,7 +142,7 @@ class LabelsOnScand(Transform):
         shape = [0, 0, 0]
         for axis, (target, _) in enumerate(there):
             shape[int(target)] = reference.shape[1 + axis]
-        labels = labels_on_grid(plain(data[self.key])[: self.channels].float(), shape)
+        labels = labels_on_grid(convert_to_tensor(data[self.key])[: self.channels].float(), shape)
         back = nib.orientations.ornt_transform(
             nib.orientations.axcodes2ornt(AXES), nib.orientations.io_orientation(reference.affine.cpu().numpy())
         )
@@ -157,7 +158,3 @@ class LabelsOnScand(Transform):
 def with_meta(values: Tensor, source: MetaTensor, affine: Tensor) -> MetaTensor:
     """Values with the meta of ``source`` and another affine."""
     return MetaTensor(values, meta={**source.meta, "affine": affine})
-
-
-def plain(volume: Tensor) -> Tensor:
-    return volume.as_tensor() if isinstance(volume, MetaTensor) else volume
