@@ -3,9 +3,9 @@
 Source: Xie et al., "Relational modeling for robust and efficient pulmonary lobe segmentation in CT scans", IEEE TMI
 2020, https://arxiv.org/abs/2004.07443, section III-B; details that the paper leaves open follow the published program
 (DIAGNijmegen/bodyct-pulmonary-lobe-segmentation): batch norm and ReLU after the passes, and the slot norm.
-"""
 
-from typing import NamedTuple
+Voxels are numbered by flat index, ``N = D * H * W``. Each has ``K = D + H + W - 2`` neighbours, itself once among them.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -15,85 +15,38 @@ EMBEDDING = 32
 PASSES = 3
 
 
-class Lines(NamedTuple):
-    """One value per voxel and neighbour on its axis lines: ``(B, D, H, W, n)`` with ``n`` the length of the line.
-
-    The voxel itself lies on all three lines; it counts on the last one only.
-    """
-
-    depth: Tensor
-    height: Tensor
-    width: Tensor
-
-
-def affinities(query: Tensor, key: Tensor) -> Lines:
-    """Dot products of each voxel with its line neighbours; both inputs are ``(B, D, H, W, E)``."""
-    return Lines(
-        torch.einsum("bdhwe,bkhwe->bdhwk", query, key),
-        torch.einsum("bdhwe,bdkwe->bdhwk", query, key),
-        torch.einsum("bdhwe,bdhke->bdhwk", query, key),
-    )
-
-
-def neighbour_slots(shape: tuple[int, int, int], device: torch.device) -> Lines:
-    """Rank of each line neighbour when a voxel's ``D + H + W - 2`` neighbours are sorted by flat index.
-
-    Returns index tensors ``(D, D)``, ``(D, H, H)``, ``(D, H, W)``: the rank depends on no more than these. A voxel's
-    own place on the first two lines holds ``D + H + W - 2``, one past the last rank.
-    """
+def line_neighbours(shape: tuple[int, int, int], device: torch.device | None = None) -> Tensor:
+    """Flat indices of each voxel's neighbours on its axis lines, ascending: ``(N, K)``."""
     depth, height, width = shape
-    d, h, w = (torch.arange(n, device=device) for n in shape)
-    past = depth + height + width - 2
-    on_depth = torch.where(d < d[:, None], d, d + height + width - 2).fill_diagonal_(past)
-    before = (d[:, None, None] + h).expand(depth, height, height)
-    on_height = torch.where(h < h[:, None], before, before + width - 1)
-    on_height = on_height.masked_fill(torch.eye(height, dtype=torch.bool, device=device), past)
-    on_width = d[:, None, None] + h[:, None] + w
-    return Lines(on_depth, on_height, on_width)
+    index = torch.arange(depth * height * width, device=device).reshape(shape)
+    voxel = torch.stack(torch.meshgrid(*(torch.arange(n, device=device) for n in shape), indexing="ij"))
+    d, h, w = voxel.flatten(start_dim=1)
+    on_depth, on_height, on_width = index[:, h, w].T, index[d, :, w], index[d, h]
+    # The voxel lies on all three lines: it is dropped from the first two.
+    others_depth = on_depth[torch.arange(depth, device=device) != d[:, None]].reshape(-1, depth - 1)
+    others_height = on_height[torch.arange(height, device=device) != h[:, None]].reshape(-1, height - 1)
+    return torch.cat([others_depth, others_height, on_width], dim=1).sort(dim=1).values
 
 
-def slot_normalised(lines: Lines, eps: float = 1e-6) -> Lines:
-    """Divide by the L2 norm over all voxels of a sample that share the neighbour slot, as the published program does.
+def relation(query: Tensor, key: Tensor, neighbours: Tensor) -> Tensor:
+    """Dot product of each voxel with each neighbour: ``(B, N, E)`` both to ``(B, N, K)``.
+
+    Summed channel by channel: no ``(B, N, K, E)`` is held, and the order of the sum, so the last bit, is that of the
+    published program.
+    """
+    total = torch.zeros(len(query), *neighbours.shape, dtype=query.dtype, device=query.device)
+    for channel in range(query.shape[2]):
+        total = total + query[:, :, channel, None] * key[:, neighbours, channel]
+    return total
+
+
+def slot_normalised(related: Tensor, eps: float = 1e-6) -> Tensor:
+    """Divide ``(B, N, K)`` by the L2 norm over all voxels of a sample that share the neighbour slot ``K``.
 
     A slot is the rank of the neighbour by flat index, so it means another relative position for other voxels: odd, but
-    the released weights need it.
+    the published program does so and its weights need it.
     """
-    batch, depth, height, width, _ = lines.depth.shape
-    slots = neighbour_slots((depth, height, width), lines.depth.device)
-    squares = (
-        lines.depth.square().sum(dim=(2, 3)),
-        lines.height.square().sum(dim=3),
-        lines.width.square().sum(dim=3),
-    )
-    total = lines.depth.new_zeros(batch, depth + height + width - 1)
-    for slot, square in zip(slots, squares, strict=True):
-        total.index_add_(1, slot.flatten(), square.flatten(start_dim=1))
-    norm = total.sqrt() + eps
-    return Lines(
-        lines.depth / norm[:, slots.depth][:, :, None, None],
-        lines.height / norm[:, slots.height][:, :, :, None],
-        lines.width / norm[:, slots.width][:, :, :, None],
-    )
-
-
-def attend(lines: Lines, value: Tensor) -> Tensor:
-    """Softmax over all line neighbours, then their weighted sum; ``value`` and result are ``(B, D, H, W, E)``."""
-    depth, height, width = value.shape[1:4]
-    itself = [torch.eye(n, dtype=torch.bool, device=value.device) for n in (depth, height)]
-    logits = torch.cat(
-        [
-            lines.depth.masked_fill(itself[0][:, None, None], -torch.inf),
-            lines.height.masked_fill(itself[1][:, None], -torch.inf),
-            lines.width,
-        ],
-        dim=-1,
-    )
-    on_depth, on_height, on_width = logits.softmax(dim=-1).split([depth, height, width], dim=-1)
-    return (
-        torch.einsum("bdhwk,bkhwe->bdhwe", on_depth, value)
-        + torch.einsum("bdhwk,bdkwe->bdhwe", on_height, value)
-        + torch.einsum("bdhwk,bdhke->bdhwe", on_width, value)
-    )
+    return related / (related.norm(dim=1, keepdim=True) + eps)
 
 
 class CrissCrossAttention(nn.Module):
@@ -104,7 +57,7 @@ class CrissCrossAttention(nn.Module):
     Args:
         channels: ``C``, divisible by 4.
         geometry: add the term of relative positions.
-        slot_norm: divide both terms by their norm per neighbour slot; the released weights need it, the paper has none.
+        slot_norm: :func:`slot_normalised` on both terms; the released weights need it, the paper has none.
     """
 
     def __init__(self, channels: int, *, geometry: bool = True, slot_norm: bool = False) -> None:
@@ -121,25 +74,26 @@ class CrissCrossAttention(nn.Module):
         self.unused_norms = nn.ModuleList(nn.GroupNorm(channels // 4, channels) for _ in range(PASSES))
         self.unused_norms.requires_grad_(False)
 
-    def geometry_term(self, position: Tensor) -> Lines | None:
-        """Relation of positions ``(B, 3, D, H, W)``, each about -0.5 to 0.5; the same in every pass."""
+    def related(self, query: Tensor, key: Tensor, neighbours: Tensor) -> Tensor:
+        """:func:`relation`, slot by slot normalised where the weights need it."""
+        related = relation(query, key, neighbours)
+        return slot_normalised(related) if self.slot_norm else related
+
+    def geometry_term(self, position: Tensor, neighbours: Tensor) -> Tensor | float:
+        """Relation of positions ``(B, N, 3)``, each about -0.5 to 0.5: ``(B, N, K)``, the same in every pass."""
         if self.geometry_theta is None or self.geometry_phi is None:
-            return None
-        place = position.movedim(1, -1)
-        lines = affinities(self.geometry_theta(place), self.geometry_phi(place))
-        if self.slot_norm:
-            lines = slot_normalised(lines)
-        return Lines(*(F.relu(line) for line in lines))
+            return 0.0
+        return F.relu(self.related(self.geometry_theta(position), self.geometry_phi(position), neighbours))
 
     def forward(self, x: Tensor, position: Tensor) -> Tensor:
+        depth, height, width = x.shape[2:]
+        neighbours = line_neighbours((depth, height, width), x.device)
         with torch.autocast(x.device.type, enabled=False):
-            tokens = x.float().movedim(1, -1)
-            geometry = self.geometry_term(position.float())
+            voxels = x.float().flatten(start_dim=2).transpose(1, 2).contiguous()
+            place = position.float().flatten(start_dim=2).transpose(1, 2).contiguous()
+            geometry = self.geometry_term(place, neighbours)
             for _ in range(PASSES):
-                lines = affinities(self.theta(tokens), self.phi(tokens))
-                if self.slot_norm:
-                    lines = slot_normalised(lines)
-                if geometry is not None:
-                    lines = Lines(*(a + g for a, g in zip(lines, geometry, strict=True)))
-                tokens = tokens + self.back(attend(lines, self.value(tokens)))
-            return F.relu(self.norm(tokens.movedim(-1, 1).contiguous())).to(x.dtype)
+                weights = (self.related(self.theta(voxels), self.phi(voxels), neighbours) + geometry).softmax(dim=2)
+                seen = (weights[..., None] * self.value(voxels)[:, neighbours]).sum(dim=2)
+                voxels = voxels + self.back(seen)
+            return F.relu(self.norm(voxels.transpose(1, 2).contiguous().reshape(x.shape))).to(x.dtype)
