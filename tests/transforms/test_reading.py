@@ -1,4 +1,3 @@
-import errno
 import gzip
 import logging
 from pathlib import Path
@@ -9,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Compose, Lambdad, LoadImage
+from monai.transforms import LoadImage
 
 from dicom_writer import write_ct_series
-from pulmozoo.bundle.errors import BadInput, innermost_reason
+from pulmozoo.bundle.errors import BadInput
 from pulmozoo.transforms import reading
 from pulmozoo.transforms.reading import LoadImageCTd, check_ct, read_ct
 
@@ -276,55 +275,3 @@ def test_dictionary_form_checks_what_is_already_loaded():
         LoadImageCTd()({"image": image + 1024})
     with pytest.raises(BadInput, match="'image' is a ndarray: expected a path or a MetaTensor"):
         LoadImageCTd()({"image": thorax()})
-
-
-def test_innermost_reason_looks_through_monai(tmp_path):
-    with pytest.raises(RuntimeError, match="applying transform") as caught:
-        Compose([LoadImageCTd()])({"image": str(tmp_path / "nowhere.nii")})
-    assert (
-        innermost_reason(caught.value) == f"{tmp_path}/nowhere.nii does not exist: expected a CT file or a DICOM folder"
-    )
-    with pytest.raises(RuntimeError) as caught:
-        Compose([Lambdad("image", lambda value: 1 / value)])({"image": 0})
-    assert innermost_reason(caught.value) == "ZeroDivisionError: division by zero"
-
-
-def chained(outer: Exception, inner: Exception, explicit: bool = False) -> Exception:
-    """``outer`` as raised while ``inner`` was handled."""
-    try:
-        try:
-            raise inner
-        except Exception:
-            if explicit:
-                raise outer from inner
-            raise outer  # noqa: B904
-    except Exception as error:
-        return error
-
-
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        (chained(RuntimeError("out"), chained(BadInput("say"), EOFError("in"), explicit=True)), "say"),
-        (chained(RuntimeError("out"), ValueError("in")), "ValueError: in"),
-        (chained(RuntimeError("out"), KeyError("in")), "RuntimeError: out"),
-        (chained(RuntimeError("out"), KeyError("in"), explicit=True), "KeyError: 'in'"),
-        (chained(RuntimeError("out"), StopIteration()), "RuntimeError: out"),
-        (MemoryError(), "MemoryError"),
-        (ValueError("two\n  lines"), "ValueError: two lines"),
-        (OSError(errno.ENOSPC, "No space left", "/out/a"), "the disk is full: free some space and run again (/out/a)"),
-        (
-            EOFError("Compressed file ended before the end-of-stream marker was reached"),
-            "the file is truncated (its compressed data ends early): copy or download it again",
-        ),
-        (
-            RuntimeError(
-                "Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
-                "ctsunet_code.bundle.errors.BadInput: say\n\nThe above ...\nRuntimeError: applying transform X\n"
-            ),
-            "say",
-        ),
-    ],
-)
-def test_innermost_reason(error, reason):
-    assert innermost_reason(error) == reason

@@ -1,0 +1,142 @@
+import logging
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from ignite.engine import Engine, Events
+from monai.data import MetaTensor
+from monai.handlers import LrScheduleHandler
+from torch import nn
+
+from pulmozoo.handlers.hard_patches import HardPatches
+from pulmozoo.handlers.progress import TrainingProgress
+from pulmozoo.handlers.resume import Resume
+
+BATCH = {"image": torch.rand(1, 1, 2, 3, 4), "label": torch.ones(1, 1, 2, 3, 4, dtype=torch.uint8)}
+
+
+def asked(patches: HardPatches, epochs: int) -> list[tuple[int, int, float]]:
+    """Patches, their size and their share in each epoch of a training."""
+    seen = []
+
+    def step(engine: Engine, batch: dict[str, torch.Tensor]) -> None:
+        image, label, (same_label, *options), named = patches(batch, torch.device("cpu"))
+        assert image.equal(batch["image"])
+        assert same_label is label
+        assert named == {}
+        seen.append(tuple(options))
+
+    trainer = Engine(step)
+    patches.attach(trainer)
+    trainer.run([BATCH], max_epochs=epochs)
+    return seen
+
+
+def test_share_falls_linearly_to_the_last_epoch():
+    shares = [share for _, _, share in asked(HardPatches(), epochs=5)]
+    assert shares == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.2])
+    assert asked(HardPatches(patches=3, patch=132, last_share=0.5), epochs=2) == [(3, 132, 1.0), (3, 132, 0.5)]
+
+
+def test_first_epochs_are_for_stage_1_alone():
+    assert [patches for patches, _, _ in asked(HardPatches(scan_epochs=2), epochs=4)] == [0, 0, 2, 2]
+
+
+def test_single_epoch_draws_from_everywhere():
+    assert asked(HardPatches(), epochs=1) == [(2, 116, 1.0)]
+
+
+def test_batch_is_handed_on_as_plain_tensors():
+    batch = {key: MetaTensor(value) for key, value in BATCH.items()}
+    image, label, *_ = HardPatches()(batch, torch.device("cpu"), dtype=torch.float64)
+    assert not isinstance(image, MetaTensor)
+    assert not isinstance(label, MetaTensor)
+    assert image.dtype == torch.float64
+
+
+class Training:
+    """A deterministic training of one number, with everything in it that has a state."""
+
+    def __init__(self, path: Path | None, max_epochs: int = 5) -> None:
+        torch.manual_seed(0)
+        self.network = nn.Linear(1, 1)
+        self.optimizer = torch.optim.SGD(self.network.parameters(), lr=0.1, momentum=0.9)
+        self.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, T_max=max_epochs)
+        self.parts = {"network": self.network, "optimizer": self.optimizer, "scheduler": self.scheduler}
+        self.max_epochs = max_epochs
+        self.rates: list[float] = []
+        self.trainer = Engine(self.step)
+        LrScheduleHandler(self.scheduler, print_lr=False).attach(self.trainer)
+        if path is not None:  # last, so that it saves what the other handlers did at the end of the epoch
+            Resume(path, self.parts).attach(self.trainer)
+
+    def step(self, engine: Engine, batch: torch.Tensor) -> None:
+        self.rates.append(self.optimizer.param_groups[0]["lr"])
+        self.optimizer.zero_grad()
+        (self.network(batch) - 3).square().mean().backward()
+        self.optimizer.step()
+
+    def run(self, until: int | None = None) -> "Training":
+        """Train; after ``until`` epochs the next one is cut off in its middle."""
+        if until is not None:
+            self.trainer.add_event_handler(Events.ITERATION_COMPLETED(once=until * 2 + 1), kill)
+        self.trainer.run([torch.ones(1, 1), -torch.ones(1, 1)], max_epochs=self.max_epochs)
+        return self
+
+
+def kill(engine: Engine) -> None:
+    raise InterruptedError
+
+
+def test_resumed_training_ends_as_one_that_never_stopped(tmp_path):
+    path = tmp_path / "new" / "last.pt"
+    whole = Training(None).run()
+    with pytest.raises(InterruptedError):
+        Training(path).run(until=2)
+    resumed = Training(path).run()
+    assert (resumed.trainer.state.epoch, resumed.trainer.state.iteration) == (5, 10)
+    assert resumed.rates == pytest.approx(whole.rates[4:])
+    for ours, expected in zip(resumed.network.parameters(), whole.network.parameters(), strict=True):
+        assert torch.equal(ours, expected)
+
+
+def test_finished_training_has_nothing_to_do(tmp_path):
+    finished = Training(tmp_path / "last.pt").run()
+    again = Training(tmp_path / "last.pt").run()
+    assert again.rates == []
+    assert torch.equal(again.network.weight, finished.network.weight)
+
+
+def test_one_whole_file_without_code_in_it(tmp_path):
+    training = Training(tmp_path / "last.pt").run()
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+    state = torch.load(tmp_path / "last.pt", weights_only=True)
+    assert set(state) == {"network", "optimizer", "scheduler", "epoch", "iteration"}
+    assert torch.equal(state["network"]["weight"], training.network.weight)
+
+
+def progress_of(loss: Callable[[Engine], float], every: int = 50) -> None:
+    trainer = Engine(lambda engine, batch: {"loss": torch.tensor(loss(engine), requires_grad=True)})
+    TrainingProgress(every).attach(trainer)
+    trainer.run([0, 1, 2, 3, 4], max_epochs=2)
+
+
+def test_progress_tells_the_mean_loss(caplog):
+    with caplog.at_level(logging.INFO, "pulmozoo.handlers.progress"):
+        progress_of(lambda engine: float(engine.state.iteration), every=2)
+    assert [re.sub(r", \d+ s$", "", record.getMessage()) for record in caplog.records] == [
+        "epoch 1, step 2: loss 1.5000",
+        "epoch 1, step 4: loss 3.5000",
+        "epoch 1 of 2: loss 3.0000",
+        "epoch 2, step 2: loss 6.5000",
+        "epoch 2, step 4: loss 8.5000",
+        "epoch 2 of 2: loss 8.0000",
+    ]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_loss_that_is_no_number_stops_the_training(value):
+    with pytest.raises(FloatingPointError, match=rf"the loss is {value} in iteration 7: lower learning_rate"):
+        progress_of(lambda engine: value if engine.state.iteration == 7 else 1.0)
