@@ -10,16 +10,16 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+
 from conftest import REPOSITORY, run_inference
 from dicom_writer import write_ct_series
-
 from pulmozoo.transforms.lungs import lungs_from_ct
 
 SHELF = REPOSITORY.parent / "shared" / "data"
 BUNDLE = REPOSITORY / "bundles" / "lung_lobe_ct_segmentation"
 SCANS = ["lung-pet-ct-dx-a0001/ct_kernel_B", "lung-pet-ct-dx-a0001/ct_kernel_L", "pyradiomics-lung1/ct"]
 LOBES = 5
-LUNG_DICE = LUNG_DICE_VALUE
+LUNG_DICE = 0.90  # measured: 0.94 to 0.96 over both lungs, 0.92 to 0.95 for the left one
 
 pytestmark = pytest.mark.skipif(not SHELF.is_dir(), reason=f"the shelf with real scans is not there ({SHELF})")
 

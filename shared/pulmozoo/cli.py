@@ -45,11 +45,11 @@ def run(bundle: str, dataset_dir: str, output_dir: str, **options: Any) -> None:
     run_bundle(
         config_file=str(config),
         bundle_root=str(folder),
-        dataset_dir=str(Path(dataset_dir).absolute()),
-        output_dir=str(Path(output_dir).absolute()),
+        dataset_dir=str(Path(str(dataset_dir)).absolute()),
+        output_dir=str(Path(str(output_dir)).absolute()),
         **options,
     )
-    print_results(output_dir)
+    print_results(str(output_dir))
 
 
 def show(output_dir: str) -> None:
@@ -83,6 +83,7 @@ def adopt(
     bundle: str = "lobes",
     tier: str = "yours",
     trained_on: str = "",
+    command: str = "",
     score: str = "",
 ) -> None:
     """Turn a trained checkpoint into a bundle: weights, preset and metadata together.
@@ -94,9 +95,10 @@ def adopt(
         bundle: the bundle whose network it is.
         tier: authors, phantom or yours.
         trained_on: one sentence on the training data.
+        command: the command that trained it.
         score: which score on what.
     """
-    description = {"tier": tier, "trained_on": trained_on, "score": score}
+    description = {"tier": tier, "trained_on": trained_on, "command": command, "score": score}
     weights = adopt_checkpoint(Path(checkpoint), bundle_folder(bundle), Path(out), preset, description)
     sys.stdout.write(f"{weights}\n")
 

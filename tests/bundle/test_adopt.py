@@ -157,3 +157,10 @@ def test_checkpoint_without_a_state_dict_leaves_nothing(tmp_path, source, conten
     with pytest.raises(BadInput, match=r"some.pt holds no state dict: expected one, or one under 'network' or 'model'"):
         adopt(tmp_path / "some.pt", source, tmp_path / "new", "large", DESCRIPTION)
     assert not (tmp_path / "new").exists()
+
+
+def test_truncated_checkpoint_leaves_nothing(tmp_path, source, checkpoint):
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-40])
+    with pytest.raises(BadInput, match="truncated"):
+        adopt(checkpoint, source, tmp_path / "new", "large", DESCRIPTION)
+    assert not (tmp_path / "new").exists()

@@ -23,8 +23,8 @@ def line_neighbours(shape: tuple[int, int, int], device: torch.device | None = N
     d, h, w = voxel.flatten(start_dim=1)
     on_depth, on_height, on_width = index[:, h, w].T, index[d, :, w], index[d, h]
     # The voxel lies on all three lines: it is dropped from the first two.
-    others_depth = on_depth[torch.arange(depth, device=device) != d[:, None]].reshape(-1, depth - 1)
-    others_height = on_height[torch.arange(height, device=device) != h[:, None]].reshape(-1, height - 1)
+    others_depth = on_depth[torch.arange(depth, device=device) != d[:, None]].reshape(len(d), depth - 1)
+    others_height = on_height[torch.arange(height, device=device) != h[:, None]].reshape(len(d), height - 1)
     return torch.cat([others_depth, others_height, on_width], dim=1).sort(dim=1).values
 
 

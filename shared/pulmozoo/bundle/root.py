@@ -11,13 +11,13 @@ def bundle_root(name: str) -> str:
     """Folder of the bundle ``name``: the first of the candidates whose ``configs/metadata.json`` has that name.
 
     Candidates, in this order: the bundle that this code is vendored in; the bundle that MONAI runs (it puts the parent
-    of ``configs`` on ``sys.path``); the working directory and its parent; the repository. So a copied bundle uses its
-    own files, and stops when they are missing.
+    of ``configs`` second on ``sys.path``); the working directory and its parent; the repository. So a copied bundle
+    uses its own files, and stops when they are missing.
 
     Raises FileNotFoundError when there is none.
     """
     vendored, repository = HERE.parents[2], HERE.parents[3] / "bundles" / name
-    candidates = [vendored, *(Path(entry) for entry in sys.path if entry), Path.cwd(), Path.cwd().parent, repository]
+    candidates = [vendored, *(Path(entry) for entry in sys.path[1:]), Path.cwd(), Path.cwd().parent, repository]
     for folder in candidates:
         if bundle_name(folder) == name:
             return str(folder.resolve())

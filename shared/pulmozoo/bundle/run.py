@@ -103,6 +103,7 @@ def run_one(evaluator: SupervisedEvaluator, dataset: Dataset, scan: Mapping[str,
     try:
         evaluator.data_loader = DataLoader(Dataset([scan], dataset.transform), batch_size=1)
         evaluator.state.epoch_length = 1
+        evaluator.interrupt_resume_enabled = False  # else ignite takes a run that failed for an interrupted one
         evaluator.run()
     except Exception as error:
         logger.debug("%s failed", scan["scan"], exc_info=True)

@@ -32,12 +32,10 @@ def read_metadata(root: Path) -> dict[str, Any]:
     return metadata
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """A bare state dict, read without executing anything in the file; BadInput says what is wrong with it."""
-    if not path.is_file():
-        raise BadInput(f"the weights {path} are missing: expected a state dict there; the network never runs untrained")
+def read_tensors(path: Path) -> Any:
+    """What a checkpoint file holds, read without executing anything in it; BadInput says what is wrong with it."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise BadInput(
             f"the weights {path} hold more than tensors, or are damaged: expected a bare state dict, as "
@@ -45,6 +43,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ) from error
     except (RuntimeError, EOFError, BadZipFile, ValueError) as error:
         raise BadInput(f"the weights {path} are truncated or no PyTorch file: download or train them again") from error
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """A bare state dict; BadInput when the file is missing, damaged or holds anything else."""
+    if not path.is_file():
+        raise BadInput(f"the weights {path} are missing: expected a state dict there; the network never runs untrained")
+    state = read_tensors(path)
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise BadInput(f"the weights {path} are no bare state dict: expected only names and tensors")
     return state

@@ -9,15 +9,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 from ignite.engine import Engine, Events
-from monai.data import MetaTensor
-from monai.transforms import SaveImage
+from monai.data import ITKWriter, MetaTensor
 
+from ..bundle.errors import BadInput
 from ..bundle.weights_file import read_metadata, sha256
 from .overlay import overlay_png
 from .stopwatch import Stopwatch
 
 logger = logging.getLogger(__name__)
+
+NIFTI, ITK = (".nii.gz", ".nii"), (".mha", ".mhd", ".nrrd")
 
 
 class ScanWriter:
@@ -57,12 +61,7 @@ class ScanWriter:
         self.output_postfix = output_postfix
         self.output_ext = output_ext
         self.separate_folder = separate_folder
-        self.save = SaveImage(
-            output_ext=output_ext,
-            output_dtype=output_dtype,  # type: ignore[arg-type]
-            resample=False,
-            print_log=False,
-        )
+        self.output_dtype = output_dtype
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
@@ -133,14 +132,37 @@ class ScanWriter:
                 "files": {name: place.name for name, place in places.items()},
             }
             drafts["results"].write_text(json.dumps(results, indent=4) + "\n", encoding="utf-8")
-            for name, place in places.items():
-                place.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(drafts[name], place)
+            move_all(drafts, places)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
         logger.info("%s: %s", scan, places["labels"])
 
     def save_labels(self, labels: MetaTensor, path: Path) -> None:
-        self.save(labels, filename=str(path).removesuffix(self.output_ext))
-        if not path.exists():
-            raise OSError(f"{path.name} could not be written: is {self.output_ext} a format that MONAI can write?")
+        """Write the label map; MONAI's ``SaveImage`` would hide why that failed."""
+        if self.output_ext in NIFTI:
+            voxels = labels.as_tensor()[0].cpu().numpy().astype(self.output_dtype)
+            image = nib.Nifti1Image(voxels, labels.affine.cpu().numpy())
+            image.header.set_xyzt_units("mm")
+            nib.save(image, str(path))
+        elif self.output_ext in ITK:
+            writer = ITKWriter(output_dtype=np.dtype(self.output_dtype))
+            writer.set_data_array(labels.as_tensor().cpu(), channel_dim=0)
+            writer.set_metadata({"affine": labels.affine}, resample=False)
+            writer.write(str(path))
+        else:
+            known = ", ".join((*NIFTI, *ITK))
+            raise BadInput(f"label maps cannot be written as {self.output_ext}: choose one of {known}")
+
+
+def move_all(drafts: Mapping[str, Path], places: Mapping[str, Path]) -> None:
+    """Move all files to their places; when one cannot be moved, those before it are removed again."""
+    moved: list[Path] = []
+    try:
+        for name, place in places.items():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(drafts[name], place)
+            moved.append(place)
+    except BaseException:
+        for place in moved:
+            place.unlink(missing_ok=True)
+        raise
