@@ -351,7 +351,6 @@ def test_an_output_folder_that_cannot_be_made(small_bundle, scan, tmp_path):
     )
 
 
-# BUG: scan_writer.py: the reason is the traceback that SaveImage puts into its message.
 def test_an_output_format_that_does_not_exist(small_bundle, scan, output_dir):
     outcome = run_inference(small_bundle, scan, output_dir, output_ext=".docx")
     assert_failed(outcome, output_dir, ".docx")
@@ -361,7 +360,6 @@ def disk_full(*args: Any, **kwargs: Any) -> None:
     raise OSError(errno.ENOSPC, "No space left on device", str(args[-1]) if args else None)
 
 
-# BUG: scan_writer.py: SaveImage swallows the first writer's error and tries ITK's.
 def test_a_full_disk_at_the_label_map(small_bundle, scan, output_dir, monkeypatch):
     monkeypatch.setattr(nib, "save", disk_full)
     assert_failed(run_inference(small_bundle, scan, output_dir), output_dir, "the disk is full: free some space")
@@ -372,7 +370,6 @@ def test_a_full_disk_at_the_overlay(small_bundle, scan, output_dir, monkeypatch)
     assert_failed(run_inference(small_bundle, scan, output_dir), output_dir, "the disk is full: free some space")
 
 
-# BUG: scan_writer.py write: what was moved before the failure stays.
 @pytest.mark.parametrize("name", ["good_seg.nii.gz", "results.json"], ids=["first", "last"])
 def test_a_file_that_cannot_be_put_in_its_place(small_bundle, scan, output_dir, monkeypatch, name):
     replace = scan_writer.os.replace
@@ -386,7 +383,6 @@ def test_a_file_that_cannot_be_put_in_its_place(small_bundle, scan, output_dir, 
     assert_failed(run_inference(small_bundle, scan, output_dir), output_dir, "the disk is full: free some space")
 
 
-# BUG: scan_writer.py: as above; ITK's writer does not notice, and the scan counts as done.
 @pytest.mark.parametrize("extension", [".nii", ".mha"])
 def test_a_label_map_that_breaks_off_is_no_result(small_bundle, chest_ct, output_dir, extension):
     # The label map, 507 kB as float64, is the only file above the limit: ITK would cut it off without a word.
@@ -408,7 +404,6 @@ def test_a_full_disk_for_the_table(small_bundle, scan, output_dir, monkeypatch):
     assert outcome.said.startswith("pulmozoo: the disk is full: free some space")
 
 
-# BUG: run.py run_one: see test_a_broken_scan_stops_no_other in test_run.py.
 @pytest.mark.parametrize("stage", ["reading", "network", "writing"])
 def test_the_scan_after_a_failed_one_is_run(small_bundle, scan, tmp_path, output_dir, monkeypatch, stage):
     (tmp_path / "IN").mkdir()

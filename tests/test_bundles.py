@@ -237,7 +237,6 @@ def test_raw_channels_are_described(bundle):
     assert sorted(raw["channel_def"], key=int) == [str(channel) for channel in range(raw["num_channels"])]
 
 
-# BUG: train.json: MONAI wants train#dataset#transform to be "@train#preprocessing", and no text among the handlers.
 @pytest.mark.parametrize(("name", "workflow_type"), [("inference.json", "infer"), ("train.json", "train")])
 def test_monai_finds_every_property(bundle, cohort, tmp_path, name, workflow_type):
     workflow = ConfigWorkflow(
@@ -281,7 +280,6 @@ def monai_bundle_run(cwd: Path, config: str, *options: str) -> subprocess.Comple
     )
 
 
-# BUG: root.py: `python -m` puts the working directory before the bundle that MONAI runs on sys.path.
 @pytest.mark.parametrize("place", ["bundle", "root", "parent", "repository's bundle"])
 def test_it_runs_from_any_folder_and_takes_its_own_weights(bundle, small_copy_of, chest_ct, tmp_path, place):
     small = small_copy_of(bundle)
@@ -332,7 +330,6 @@ def run_configs(configs: list[Path], cohort: Path, output_dir: Path, **overrides
     return workflow
 
 
-# BUG: train.json: Resume stands before LrScheduleHandler, so it saves the scheduler one step too early.
 def test_a_killed_training_goes_on_where_it_stopped(bundle, small_copy_of, cohort, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", sys.path[:])
     config = small_copy_of(bundle) / "configs" / "train.json"

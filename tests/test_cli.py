@@ -108,7 +108,6 @@ def test_run_of_a_scan_that_is_not_there(pulmozoo, small_bundle, tmp_path):
     assert not (tmp_path / "OUT").exists()
 
 
-# BUG: cli.py run: Path(12) raises TypeError.
 def test_run_takes_folders_whose_names_are_numbers(pulmozoo, small_bundle, chest_ct, tmp_path, monkeypatch):
     # Fire turns 12 into an integer; patients are often numbered.
     monkeypatch.chdir(tmp_path)
@@ -193,7 +192,6 @@ def gone(path: Path) -> None:
     path.unlink()
 
 
-# BUG: adopt.py network_state: what torch.load raises for a damaged file is no ValueError, so it ends in a traceback.
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [

@@ -171,7 +171,6 @@ def test_every_second_slice_gets_nearly_the_same_labels(done, copies):
     assert dice(labels, full, BRIGHT) > 0.9
 
 
-# BUG: criss_cross.py line_neighbours: reshape(-1, depth - 1) fails where the bridge is one voxel deep.
 def test_a_stack_of_eight_slices_is_labelled_too(small_bundle, chest_ct, tmp_path):
     scan = nib.load(chest_ct)
     thin = save(tmp_path / "thin.nii", np.asarray(scan.dataobj)[:, :, 16:24], scan.affine)
@@ -239,7 +238,6 @@ def test_output_names_follow_the_overrides_of_the_official_zoo(small_bundle, che
     assert nib.load(tmp_path / f"chest_lobes{extension}").get_data_dtype() == np.int16
 
 
-# BUG: run_scans and ScanWriter take the text "false" for true.
 def test_false_on_the_command_line_means_no(small_bundle, chest_ct, done, tmp_path):
     # `--separate_folder false` reaches the config as the text "false", because fire knows only Python's False.
     assert run_inference(small_bundle, chest_ct, tmp_path, separate_folder="false").code == 0
@@ -262,7 +260,6 @@ def mixed(small_bundle, chest_ct, tmp_path_factory) -> tuple[Path, Path, Any]:
     return scans, output_dir, run_inference(small_bundle, scans, output_dir)
 
 
-# BUG: run.py run_one: after a failed scan ignite's next run() does nothing, and the row says done with old numbers.
 def test_a_broken_scan_stops_no_other(mixed):
     _, output_dir, outcome = mixed
     assert outcome.code == 3

@@ -41,7 +41,7 @@ def read_tensors(path: Path) -> Any:
             f"the weights {path} hold more than tensors, or are damaged: expected a bare state dict, as "
             "torch.save(network.state_dict(), path) writes it; code in the file was not executed"
         ) from error
-    except (RuntimeError, EOFError, BadZipFile, ValueError) as error:
+    except (RuntimeError, EOFError, BadZipFile, ValueError, LookupError, TypeError, AssertionError) as error:
         raise BadInput(f"the weights {path} are truncated or no PyTorch file: download or train them again") from error
 
 

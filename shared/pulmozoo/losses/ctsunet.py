@@ -35,11 +35,12 @@ class CTSULoss(nn.Module):
     from the truth takes the largest weight of the others (MONAI's rule), so false voxels of it cost.
 
     Args:
-        smooth: added to numerator and denominator of the Dice terms.
+        smooth: added to numerator and denominator of the Dice terms; the class sums are about 1 / voxels, so 0.1 would
+            swamp them on a whole scan.
         cross_entropy: weight of the lobe cross-entropy; 0 is the paper.
     """
 
-    def __init__(self, smooth: float = 0.1, cross_entropy: float = 0.0) -> None:
+    def __init__(self, smooth: float = 1e-7, cross_entropy: float = 0.0) -> None:
         super().__init__()
         self.cross_entropy = cross_entropy
         self.lobes = GeneralizedDiceLoss(softmax=True, to_onehot_y=True, smooth_nr=smooth, smooth_dr=smooth)
