@@ -21,7 +21,7 @@ from .stopwatch import Stopwatch
 
 logger = logging.getLogger(__name__)
 
-NIFTI, ITK = (".nii.gz", ".nii"), (".mha", ".mhd", ".nrrd")
+NIFTI, ITK = (".nii.gz", ".nii"), (".mha", ".nrrd")
 
 
 class ScanWriter:
