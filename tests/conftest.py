@@ -151,6 +151,17 @@ def put_weights(bundle: Path, state: dict[str, Tensor]) -> None:
     write_json(bundle / "configs" / "metadata.json", metadata)
 
 
+def write_nifti(path: Path, values: np.ndarray, affine: np.ndarray, **header: object) -> Path:
+    """Save, then put the header fields in as they are: nibabel would repair what it sets itself."""
+    nib.save(nib.Nifti1Image(values, affine), path)
+    if header:
+        raw = nib.Nifti1Header(path.read_bytes()[:348], check=False)
+        for key, value in header.items():
+            raw[key] = value
+        path.write_bytes(raw.binaryblock + path.read_bytes()[348:])
+    return path
+
+
 def write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
 

@@ -5,6 +5,7 @@ import errno
 import gzip
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import Outcome, labels_by_density, network_of, run_inference
+from conftest import Outcome, labels_by_density, network_of, run_inference, write_nifti
 from dicom_writer import edit, write_ct_series
 from pulmozoo.handlers import scan_writer
 from pulmozoo.inferers.two_stage import TwoStageInferer
@@ -31,15 +32,7 @@ def chest(shape: tuple[int, ...] = SHAPE) -> np.ndarray:
     return ct_hu
 
 
-def nifti(path: Path, values: np.ndarray, affine: np.ndarray = AFFINE, **header: Any) -> Path:
-    """Write the values, then header fields as they are: nibabel would repair what it sets itself."""
-    nib.save(nib.Nifti1Image(values, affine), path)
-    if header:
-        raw = nib.Nifti1Header(path.read_bytes()[:348], check=False)
-        for key, value in header.items():
-            raw[key] = value
-        path.write_bytes(raw.binaryblock + path.read_bytes()[348:])
-    return path
+nifti = partial(write_nifti, affine=AFFINE)
 
 
 def no_such_file(folder: Path) -> Path:

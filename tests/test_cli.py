@@ -94,6 +94,15 @@ def test_run_writes_and_shows_the_results(pulmozoo, small_bundle, chest_ct, tmp_
     assert shown.printed.strip() in ended.printed
 
 
+def test_run_shows_what_was_done_although_a_scan_failed(pulmozoo, small_bundle, chest_ct, tmp_path):
+    (tmp_path / "IN").mkdir()
+    shutil.copy(chest_ct, tmp_path / "IN" / "a.nii.gz")
+    (tmp_path / "IN" / "b.nii.gz").write_bytes(b"no image")
+    ended = pulmozoo("run", small_bundle, tmp_path / "IN", tmp_path / "OUT", "--device", "cpu")
+    assert ended.code == 3
+    assert "left upper lobe volume ml" in ended.printed
+
+
 def test_run_of_an_unknown_bundle(pulmozoo, chest_ct, tmp_path):
     ended = pulmozoo("run", "lobs", chest_ct, tmp_path / "OUT")
     assert ended.code == 1

@@ -11,7 +11,7 @@ from monai.bundle import run as run_bundle
 from .bundle.adopt import adopt as adopt_checkpoint
 from .bundle.errors import BadInput, innermost_reason
 from .bundle.pack import pack as pack_bundle
-from .bundle.run import print_results
+from .bundle.run import SOME_FAILED, print_results
 from .bundle.weights_file import read_metadata
 from .phantom.cohort import write_cohort
 
@@ -42,13 +42,18 @@ def run(bundle: str, dataset_dir: str, output_dir: str, **options: Any) -> None:
     """
     folder = bundle_folder(bundle)
     config = folder / "configs" / "inference.json"
-    run_bundle(
-        config_file=str(config),
-        bundle_root=str(folder),
-        dataset_dir=str(Path(str(dataset_dir)).absolute()),
-        output_dir=str(Path(str(output_dir)).absolute()),
-        **options,
-    )
+    try:
+        run_bundle(
+            config_file=str(config),
+            bundle_root=str(folder),
+            dataset_dir=str(Path(str(dataset_dir)).absolute()),
+            output_dir=str(Path(str(output_dir)).absolute()),
+            **options,
+        )
+    except SystemExit as stop:
+        if stop.code == SOME_FAILED:
+            print_results(str(output_dir))
+        raise
     print_results(str(output_dir))
 
 

@@ -123,6 +123,14 @@ def test_checkpoint_is_a_state_dict_or_holds_one(tmp_path, source, trained, wrap
     assert list(read_weights(weights)) == list(state)
 
 
+@pytest.mark.parametrize("value", [1e5, float("nan")])
+def test_weights_that_half_precision_cannot_hold_are_refused(tmp_path, source, trained, value):
+    torch.save({**trained.state_dict(), "bias": torch.full((5,), value)}, tmp_path / "some.pt")
+    with pytest.raises(BadInput, match="not finite, or too large for half precision"):
+        adopt(tmp_path / "some.pt", source, tmp_path / "new", "large", DESCRIPTION)
+    assert not (tmp_path / "new").exists()
+
+
 def test_existing_folder_is_refused(tmp_path, source, checkpoint):
     (tmp_path / "new").mkdir()
     with pytest.raises(BadInput, match=r"new exists already: expected a folder that does not"):

@@ -98,6 +98,15 @@ def test_right_prediction_costs_least(label, smooth, cross_entropy):
     assert right < unsure < wrong
 
 
+def test_a_whole_scan_outweighs_the_smoothing():
+    """The weights of the Dice terms are 1 / voxels squared: a smoothing of 0.1 would hide a wrong answer."""
+    label = torch.zeros(1, 1, 64, 64, 64)
+    label[..., 8:56, 8:56, 8:30], label[..., 8:56, 8:56, 34:56] = 1, 3
+    right, wrong = (CTSULoss()({"scan_logits": sure(label, sign)}, label).item() for sign in (1, -1))
+    assert right == pytest.approx(0, abs=1e-3)
+    assert wrong > 1.9  # both terms at their worst, 1 each
+
+
 def test_both_stages_and_all_terms_are_summed(label):
     torch.manual_seed(0)
     scan, patch_label = torch.randn(2, 7, *SHAPE), label[..., 2:6, 1:5, 4:8]

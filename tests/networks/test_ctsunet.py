@@ -258,6 +258,11 @@ def test_share_of_one_draws_from_everywhere():
     assert set(half) == {(0, 8, x) for x in (0, 12, 20)}  # the larger values lie at larger heights
 
 
+def test_no_window_is_drawn_twice_while_others_are_left():
+    drawn = hard_starts(torch.rand(1, 12, 20, 32), 12, 6, share=1.0)[0]
+    assert len(set(drawn)) == 6
+
+
 def test_training_step_gives_logits_and_labels():
     network = CTSUNet(width=0.1)
     image, label = torch.rand(2, 1, *SHAPE), torch.randint(6, (2, 1, *SHAPE))
@@ -356,7 +361,7 @@ def test_box_filter_stage_2(released, expected):
     network = box_filter(CTSUNet(released_widths=released, slot_norm=released))
     with torch.no_grad():
         logits = network.stage2(striped(1, 8, 92, 92, 92), (0, 0, 0), (256, 256, 256))
-    assert summary(logits, 2) == pytest.approx(expected, abs=2e-6)
+    assert summary(logits, 2) == pytest.approx(expected, rel=5e-6, abs=2e-6)  # CPUs add in different orders
 
 
 def golden(name: str) -> dict[str, Any]:

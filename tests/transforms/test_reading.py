@@ -1,5 +1,6 @@
 import gzip
 import logging
+from functools import partial
 from pathlib import Path
 
 import itk
@@ -10,12 +11,15 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import LoadImage
 
+from conftest import write_nifti
 from dicom_writer import write_ct_series
 from pulmozoo.bundle.errors import BadInput
 from pulmozoo.transforms import reading
 from pulmozoo.transforms.reading import LoadImageCTd, check_ct, read_ct
 
 AFFINE = np.array([[-0.75, 0, 0, 31.5], [0, -0.875, 0, 12.25], [0, 0, 2.5, -140.5], [0, 0, 0, 1]])
+
+nifti = partial(write_nifti, affine=AFFINE)
 
 
 def thorax(shape: tuple[int, ...] = (9, 10, 11)) -> np.ndarray:
@@ -24,17 +28,6 @@ def thorax(shape: tuple[int, ...] = (9, 10, 11)) -> np.ndarray:
     ct_hu[2:-2, 2:-2, 2:-2] = 40
     ct_hu[0, 1, 2] = 500
     return ct_hu
-
-
-def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE, **header: object) -> Path:
-    """Save, then put the header fields in as they are: nibabel would repair what it sets itself."""
-    nib.save(nib.Nifti1Image(array, affine), path)
-    if header:
-        raw = nib.Nifti1Header(path.read_bytes()[:348], check=False)
-        for key, value in header.items():
-            raw[key] = value
-        path.write_bytes(raw.binaryblock + path.read_bytes()[348:])
-    return path
 
 
 def write_itk(path: Path, array: np.ndarray, is_vector: bool = False) -> Path:
@@ -58,10 +51,10 @@ def said(path: Path) -> str:
 def paths(tmp_path):
     """One CT in each format."""
     write_ct_series(tmp_path / "dicom", thorax(), AFFINE)
-    nifti = [write_nifti(tmp_path / name, thorax()) for name in ("a.nii", "a.nii.gz", "A.NII")]
+    volumes = [nifti(tmp_path / name, thorax()) for name in ("a.nii", "a.nii.gz", "A.NII")]
     return [
         tmp_path / "dicom",
-        *nifti,
+        *volumes,
         *(write_itk(tmp_path / name, thorax()) for name in ("a.mha", "a.mhd", "a.nrrd")),
     ]
 
@@ -102,19 +95,19 @@ def test_stored_types_scale_and_rounding(tmp_path, dtype):
 def test_padding_and_overflow_are_clamped(tmp_path):
     ct = thorax().astype(np.int32)
     ct[0, 0, :4] = [-2000, -3024, -32768, 40000]
-    assert read_ct(write_nifti(tmp_path / "a.nii", ct))[0, 0, 0, :4].tolist() == [-1024, -1024, -1024, 32767]
+    assert read_ct(nifti(tmp_path / "a.nii", ct))[0, 0, 0, :4].tolist() == [-1024, -1024, -1024, 32767]
 
 
 def test_a_fourth_axis_of_one_is_dropped(tmp_path):
     for path in (
-        write_nifti(tmp_path / "a.nii", thorax()[..., None]),
+        nifti(tmp_path / "a.nii", thorax()[..., None]),
         write_itk(tmp_path / "a.mha", thorax()[..., None]),
     ):
         assert read_ct(path).shape == (1, 9, 10, 11)
 
 
 def test_neither_sform_nor_qform_is_said_in_the_log(tmp_path, caplog):
-    path = write_nifti(tmp_path / "a.nii", thorax(), sform_code=0, qform_code=0)
+    path = nifti(tmp_path / "a.nii", thorax(), sform_code=0, qform_code=0)
     with caplog.at_level(logging.WARNING, logger=reading.__name__):
         ct_hu = read_ct(path)
     assert "axes are taken as left, anterior, superior" in caplog.text
@@ -123,7 +116,7 @@ def test_neither_sform_nor_qform_is_said_in_the_log(tmp_path, caplog):
 
 def test_files_that_cannot_be_read(tmp_path):
     noise = np.random.default_rng(0).integers(-1000, 500, (20, 21, 22)).astype(np.int16)
-    packed = write_nifti(tmp_path / "whole.nii.gz", noise).read_bytes()
+    packed = nifti(tmp_path / "whole.nii.gz", noise).read_bytes()
     (tmp_path / "cut.nii.gz").write_bytes(packed[: len(packed) // 2])
     (tmp_path / "cut.nii").write_bytes(gzip.decompress(packed)[:9000])
     (tmp_path / "damaged.nii.gz").write_bytes(packed[:5000] + b"\xff" * 2000 + packed[7000:])
@@ -155,7 +148,7 @@ def test_files_that_cannot_be_read(tmp_path):
 )
 def test_shapes_that_are_no_volume(tmp_path, shape, reason):
     with pytest.raises(BadInput, match=reason):
-        read_ct(write_nifti(tmp_path / "a.nii", np.zeros(shape, np.int16)))
+        read_ct(nifti(tmp_path / "a.nii", np.zeros(shape, np.int16)))
     if 0 not in shape:
         with pytest.raises(BadInput, match=reason):
             read_ct(write_itk(tmp_path / "a.mha", np.zeros(shape, np.int16)))
@@ -163,19 +156,19 @@ def test_shapes_that_are_no_volume(tmp_path, shape, reason):
 
 def test_colour_images(tmp_path):
     rgb = np.zeros((9, 10, 11), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
-    assert "colour image (RGB)" in said(write_nifti(tmp_path / "a.nii", rgb))
+    assert "colour image (RGB)" in said(nifti(tmp_path / "a.nii", rgb))
     vector = write_itk(tmp_path / "a.mha", np.zeros((3, 9, 10, 11), np.uint8), is_vector=True)
     assert "colour or vector image (3 values a voxel)" in said(vector)
 
 
 def test_the_voxels_are_not_loaded_when_the_header_is_wrong(tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "NibabelReader", None)
-    assert "axes" in said(write_nifti(tmp_path / "a.nii", np.zeros((9, 10, 11, 3), np.int16)))
+    assert "axes" in said(nifti(tmp_path / "a.nii", np.zeros((9, 10, 11, 3), np.int16)))
 
 
 @pytest.mark.parametrize("spacing", [0, -0.9, np.nan, np.inf], ids=str)
 def test_spacings_that_nibabel_would_repair(tmp_path, spacing):
-    path = write_nifti(tmp_path / "a.nii", thorax(), pixdim=[1, 0.7, spacing, 2.5, 1, 1, 1, 1])
+    path = nifti(tmp_path / "a.nii", thorax(), pixdim=[1, 0.7, spacing, 2.5, 1, 1, 1, 1])
     assert f"voxel spacing is 0.7 x {spacing:g} x 2.5: expected mm above 0" in said(path)
 
 
@@ -196,7 +189,7 @@ def test_a_spacing_that_is_not_written(tmp_path):
 
 @pytest.mark.parametrize("scale", [0.001, 1000], ids=["metres", "micrometres"])
 def test_spacings_in_another_unit(tmp_path, scale):
-    path = write_nifti(tmp_path / "a.nii", thorax(), np.diag([0.7, 0.9, 2.5, 1]) @ np.diag([scale, scale, scale, 1]))
+    path = nifti(tmp_path / "a.nii", thorax(), affine=np.diag([0.7, 0.9, 2.5, 1]) @ np.diag([scale, scale, scale, 1]))
     assert "expected 0.05 to 20.0 mm; is the header in another unit?" in said(path)
 
 
@@ -214,7 +207,7 @@ def test_axes_that_coincide(tmp_path):
 def test_values_that_are_no_numbers(tmp_path, third):
     ct = thorax().astype(np.float32)
     ct[3, 4, 5:7], ct[0, 0, 0] = np.nan, third
-    assert "3 voxels are NaN or infinite" in said(write_nifti(tmp_path / "a.nii", ct))
+    assert "3 voxels are NaN or infinite" in said(nifti(tmp_path / "a.nii", ct))
 
 
 @pytest.mark.parametrize(

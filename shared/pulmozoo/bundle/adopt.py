@@ -2,7 +2,9 @@
 
 import json
 import logging
+import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from .weights_file import load_strictly, read_metadata, read_tensors, sha256
 logger = logging.getLogger(__name__)
 
 CONFIGS_WITH_PRESET = ("inference.json", "train.json")
+OF_THE_WEIGHTS_BEFORE = ("data_source", "eval_metrics")  # metadata that new weights make untrue
 
 
 def adopt(checkpoint: Path, source: Path, out: Path, preset: str, description: dict[str, str]) -> Path:
@@ -28,26 +31,47 @@ def adopt(checkpoint: Path, source: Path, out: Path, preset: str, description: d
         preset: the preset the network was trained with.
         description: ``tier``, ``trained_on``, ``command`` and ``score`` for the metadata.
 
-    Returns the path of the weights. Raises BadInput when they do not fit the network; nothing is written then.
+    Returns the path of the weights. Raises BadInput when they do not fit the network. Whatever goes wrong, ``out`` stays
+    as it was.
     """
-    state = network_state(checkpoint)
+    return adopt_state(network_state(checkpoint), checkpoint, source, out, preset, description)
+
+
+def adopt_state(
+    state: dict[str, Tensor], checkpoint: Path, source: Path, out: Path, preset: str, description: dict[str, str]
+) -> Path:
+    """As :func:`adopt`, with the state dict that was read from ``checkpoint`` already."""
     load_strictly(network_of(source, preset), state, checkpoint)
-    if out.resolve() != source.resolve():
-        if out.exists():
-            raise BadInput(f"{out} exists already: expected a folder that does not, to write the new bundle to")
-        shutil.copytree(source, out, ignore=shutil.ignore_patterns("out", "__pycache__"))
-    weights = out / "models" / "model.pt"
+    half = {name: halved(tensor) for name, tensor in state.items()}
+    in_place = out.resolve() == source.resolve()
+    if out.exists() and not in_place:
+        raise BadInput(f"{out} exists already: expected a folder that does not, to write the new bundle to")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".adopting_", dir=out if in_place else out.parent) as unfinished:
+        new = Path(unfinished) / "bundle"
+        shutil.copytree(source, new, ignore=shutil.ignore_patterns("out", "__pycache__", ".adopting_*"))
+        changed = write_weights(new, half, preset, description)
+        if in_place:
+            (out / "models").mkdir(exist_ok=True)
+            for path in changed:
+                os.replace(path, out / path.relative_to(new))
+        else:
+            os.replace(new, out)
+    return out / "models" / "model.pt"
+
+
+def write_weights(bundle: Path, state: dict[str, Tensor], preset: str, description: dict[str, str]) -> list[Path]:
+    """Write weights, preset and metadata into a bundle; returns the files written, the metadata last."""
+    weights = bundle / "models" / "model.pt"
     weights.parent.mkdir(exist_ok=True)
-    torch.save({name: halved(tensor) for name, tensor in state.items()}, weights)
-    for name in CONFIGS_WITH_PRESET:
-        path = out / "configs" / name
-        if path.exists():
-            config = json.loads(path.read_text(encoding="utf-8"))
-            write_json(path, {**config, "preset": preset})
-    metadata = read_metadata(out)
+    torch.save(state, weights)
+    configs = [path for name in CONFIGS_WITH_PRESET if (path := bundle / "configs" / name).exists()]
+    for path in configs:
+        write_json(path, {**json.loads(path.read_text(encoding="utf-8")), "preset": preset})
+    metadata = {key: value for key, value in read_metadata(bundle).items() if key not in OF_THE_WEIGHTS_BEFORE}
     metadata["weights"] = {**description, "preset": preset, "sha256": sha256(weights)}
-    write_json(out / "configs" / "metadata.json", metadata)
-    return weights
+    write_json(bundle / "configs" / "metadata.json", metadata)
+    return [weights, *configs, bundle / "configs" / "metadata.json"]
 
 
 def network_state(checkpoint: Path) -> dict[str, Tensor]:
@@ -75,7 +99,10 @@ def network_of(bundle: Path, preset: str) -> nn.Module:
 def halved(tensor: Tensor) -> Tensor:
     """Half precision, contiguous, on the CPU; integers stay."""
     plain = tensor.detach().cpu().contiguous()
-    return plain.half() if plain.is_floating_point() else plain
+    half = plain.half() if plain.is_floating_point() else plain
+    if not torch.isfinite(half).all():
+        raise BadInput("a weight is not finite, or too large for half precision (65504): train on at a lower rate")
+    return half
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -11,8 +11,8 @@ def bundle_root(name: str) -> str:
     """Folder of the bundle ``name``: the first of the candidates whose ``configs/metadata.json`` has that name.
 
     Candidates, in this order: the bundle that this code is vendored in; the bundle that MONAI runs (it puts the parent
-    of ``configs`` second on ``sys.path``); the working directory and its parent; the repository. So a copied bundle
-    uses its own files, and stops when they are missing.
+    of ``configs`` on ``sys.path``, behind the first entry); the working directory and its parent; the repository. So a
+    copied bundle uses its own files, and stops when they are missing.
 
     Raises FileNotFoundError when there is none.
     """

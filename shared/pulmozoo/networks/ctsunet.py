@@ -295,7 +295,8 @@ def hard_starts(error: Tensor, size: int, count: int, share: float) -> list[list
     for volume in error:
         sums = torch.stack([window(volume[None], start, size).sum() for start in candidates])
         hardest = sums.argsort(descending=True)[: max(1, round(share * len(candidates)))]
-        drawn = hardest[torch.randint(len(hardest), (count,), device=hardest.device)]
+        rounds = -(-count // len(hardest))  # a window comes twice only when there are fewer than asked for
+        drawn = hardest[torch.randperm(len(hardest), device=hardest.device).repeat(rounds)[:count]]
         chosen.append([candidates[index] for index in drawn.tolist()])
     return chosen
 
