@@ -6,7 +6,7 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor, nn
 
-from pulmozoo.inferers.two_stage import TwoStageInferer, foreground_box, tiles_in_box
+from pulmozoo.inferers.two_stage import TwoStageInferer, box_around, near_lobes, tiles_in_box
 from pulmozoo.networks.ctsunet import CTSUNet, probabilities
 
 SHAPE = (32, 48, 64)
@@ -87,11 +87,20 @@ def one_by_one(network: CTSUNet, image: Tensor, starts: Sequence[tuple[int, int,
 
 
 def test_box_by_hand():
-    logits = torch.zeros(6, *SHAPE)
-    logits[3, 10, 20, 30] = logits[1, 12, 47, 1] = 1
-    assert foreground_box(logits, margin=0) == ((10, 13), (20, 48), (1, 31))
-    assert foreground_box(logits) == ((8, 15), (18, 48), (0, 33))  # 2 voxels more, inside the scan
-    assert foreground_box(torch.zeros(6, *SHAPE)) is None
+    foreground = torch.zeros(SHAPE, dtype=torch.bool)
+    foreground[10, 20, 30] = foreground[12, 47, 1] = True
+    assert box_around(foreground, margin=0) == ((10, 13), (20, 48), (1, 31))
+    assert box_around(foreground) == ((8, 15), (18, 48), (0, 33))  # 2 voxels more, inside the scan
+    assert box_around(torch.zeros(SHAPE, dtype=torch.bool)) is None
+
+
+def test_tiles_far_from_the_lobes_are_left_out():
+    foreground = torch.zeros(SHAPE, dtype=torch.bool)
+    foreground[10, 20, 30] = True
+    starts = tiles_in_box(SHAPE, 12, ((0, 32), (0, 48), (0, 64)))
+    assert near_lobes(starts, 12, foreground, dilation=0) == [(0, 12, 24)]
+    assert near_lobes(starts, 12, foreground, dilation=1) == [(0, 12, 24)]  # 24 to 36 and 12 to 24 stay out of reach
+    assert near_lobes(starts, 12, foreground, dilation=2) == [(0, 12, 24), (12, 12, 24)]
 
 
 def test_tiles_are_those_that_touch_the_box():
@@ -103,7 +112,7 @@ def test_tiles_are_those_that_touch_the_box():
 
 def test_only_the_box_is_looked_at_and_answered(marked):
     image = scan((slice(13, 22), slice(20, 22), slice(2, 10)))
-    result = infer(TwoStageInferer(tile=100), image, marked)
+    result = infer(TwoStageInferer(share=False, tile=100), image, marked)
     assert result.shape == (1, 7, *SHAPE)
     # With 2 voxels around it the box is 11 to 24, 18 to 24 and 0 to 12.
     assert torch.cat(marked.calls).tolist() == [[z, 12, 0] for z in (0, 12, 20)]
@@ -115,7 +124,7 @@ def test_only_the_box_is_looked_at_and_answered(marked):
 
 
 def test_overlaps_are_averaged(marked):
-    result = infer(TwoStageInferer(tile=100), scan((slice(None), slice(5), slice(5))), marked)
+    result = infer(TwoStageInferer(share=False, tile=100), scan((slice(None), slice(5), slice(5))), marked)
     border = result[0, 6, :, 5, 5]
     tiles = torch.tensor([0.0, 1.2, 2.0]).sigmoid()  # depth has tiles at 0, 12 and 20: two of them on 20 to 23
     expected = torch.cat([tiles[:1].expand(12), tiles[1:2].expand(8), tiles[1:].mean().expand(4), tiles[2:].expand(8)])
@@ -129,7 +138,7 @@ def test_equals_tiles_one_by_one(marked, batch):
     assert len(starts) == 3 * 3 * 5
     expected = one_by_one(marked, image, starts, tile=100)
     marked.calls.clear()
-    result = infer(TwoStageInferer(tile=100, batch=batch), image, marked)[0]
+    result = infer(TwoStageInferer(share=False, tile=100, batch=batch), image, marked)[0]
     assert [len(call) for call in marked.calls] == [batch] * (45 // batch)
     assert torch.equal(result[:, 2:30, 12:42, 8:52], expected[:, 2:30, 12:42, 8:52])
 
@@ -137,10 +146,19 @@ def test_equals_tiles_one_by_one(marked, batch):
 def test_real_network_tile_by_tile(tiny, real_scan, answer):
     # Tiles of 44: depth and height are filled up to one, width has tiles at 0 and 4.
     with torch.no_grad():
-        assert foreground_box(tiny.scan_logits(real_scan)[0, :6]) == ((0, 32), (0, 32), (0, 48))
+        assert box_around(tiny.scan_logits(real_scan)[0, :6].argmax(dim=0) > 0) == ((0, 32), (0, 32), (0, 48))
     expected = one_by_one(tiny, real_scan, [(0, 0, 0), (0, 0, 4)], tile=132)
     assert torch.allclose(answer[0], expected, atol=1e-5)
     assert torch.allclose(answer[:, :6].sum(dim=1), torch.ones(1, 32, 32, 48), atol=1e-5)
+
+
+def test_tiles_left_out_are_background(marked):
+    image = scan((slice(2, 4), slice(2, 4), slice(2, 4)), (slice(28, 30), slice(44, 46), slice(60, 62)))
+    every = infer(TwoStageInferer(share=False, tile=100), image, marked)
+    few = infer(TwoStageInferer(share=False, tile=100, dilation=0), image, marked)
+    assert few[..., :12, :12, :12].equal(every[..., :12, :12, :12])
+    assert every[:, :6].any(dim=1)[..., 15, 20, 30].all()
+    assert not few[..., 15, 20, 30].any()
 
 
 def test_bfloat16_is_close(tiny, real_scan, answer):
@@ -158,7 +176,7 @@ def test_channels_last_weights_give_the_same(tiny, real_scan, answer):
 def test_odd_sizes_are_filled_at_the_front(marked):
     shape = (25, 47, 50)  # 32, 48 and 64 after 7, 1 and 14 voxels of zeros
     image = scan((slice(5, 9), slice(10, 14), slice(20, 24)), shape=shape)
-    result = infer(TwoStageInferer(tile=100), image, marked)
+    result = infer(TwoStageInferer(share=False, tile=100), image, marked)
     assert result.shape == (1, 7, *shape)
     answered = result[0, :6].any(dim=0).nonzero()
     assert (answered.amin(dim=0).tolist(), answered.amax(dim=0).tolist()) == ([3, 8, 18], [10, 15, 25])
@@ -167,13 +185,13 @@ def test_odd_sizes_are_filled_at_the_front(marked):
     }
     whole = torch.zeros(1, 1, *SHAPE)
     whole[..., 7:, 1:, 14:] = image
-    assert torch.equal(result, infer(TwoStageInferer(tile=100), whole, marked)[..., 7:, 1:, 14:])
+    assert torch.equal(result, infer(TwoStageInferer(share=False, tile=100), whole, marked)[..., 7:, 1:, 14:])
 
 
 def test_scan_smaller_than_a_tile(marked):
     shape = (16, 16, 32)
     image = scan((slice(2, 16), slice(2, 16), slice(2, 30)), shape=shape)
-    result = infer(TwoStageInferer(tile=132), image, marked)
+    result = infer(TwoStageInferer(share=False, tile=132), image, marked)
     assert result.shape == (1, 7, *shape)
     assert marked.padded_scan_shape == (132, 132, 132)
     assert torch.equal(torch.cat(marked.calls), torch.zeros(1, 3))
@@ -184,7 +202,7 @@ def test_scan_smaller_than_a_tile(marked):
 
 
 def test_scan_without_lobes_is_all_background(marked, caplog):
-    result = infer(TwoStageInferer(tile=100), scan(), marked)
+    result = infer(TwoStageInferer(share=False, tile=100), scan(), marked)
     assert result.shape == (1, 7, *SHAPE)
     assert not result.any()
     assert not marked.calls
@@ -197,7 +215,7 @@ def test_scans_of_a_batch_have_boxes_of_their_own(marked):
         scan(),
         scan((slice(24, 28), slice(2, 4), slice(50, 60))),
     ]
-    inferer = TwoStageInferer(tile=100)
+    inferer = TwoStageInferer(share=False, tile=100)
     together = infer(inferer, torch.cat(scans), marked)
     assert torch.equal(together, torch.cat([infer(inferer, image, marked) for image in scans]))
     assert together[0].any()
@@ -206,8 +224,8 @@ def test_scans_of_a_batch_have_boxes_of_their_own(marked):
 
 def test_wrapped_network_and_meta_tensor_are_looked_through(marked):
     image = scan((slice(4, 8), slice(20, 22), slice(2, 10)))
-    expected = infer(TwoStageInferer(tile=100), image, marked)
-    result = infer(TwoStageInferer(tile=100), MetaTensor(image), nn.DataParallel(marked))
+    expected = infer(TwoStageInferer(share=False, tile=100), image, marked)
+    result = infer(TwoStageInferer(share=False, tile=100), MetaTensor(image), nn.DataParallel(marked))
     assert not isinstance(result, MetaTensor)
     assert torch.equal(result, expected)
 

@@ -23,9 +23,14 @@ def line_neighbours(shape: tuple[int, int, int], device: torch.device | None = N
     d, h, w = voxel.flatten(start_dim=1)
     on_depth, on_height, on_width = index[:, h, w].T, index[d, :, w], index[d, h]
     # The voxel lies on all three lines: it is dropped from the first two.
-    others_depth = on_depth[torch.arange(depth, device=device) != d[:, None]].reshape(len(d), depth - 1)
-    others_height = on_height[torch.arange(height, device=device) != h[:, None]].reshape(len(d), height - 1)
+    others_depth, others_height = on_depth.gather(1, all_but(d, depth)), on_height.gather(1, all_but(h, height))
     return torch.cat([others_depth, others_height, on_width], dim=1).sort(dim=1).values
+
+
+def all_but(own: Tensor, size: int) -> Tensor:
+    """The numbers 0 to ``size - 1`` without each voxel's own: ``(N,)`` to ``(N, size - 1)``."""
+    steps = torch.arange(size - 1, device=own.device)
+    return steps + (steps >= own[:, None])
 
 
 def at_neighbours(features: Tensor, neighbours: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ side, the last of an axis flush with its end, overlaps averaged, nothing outside
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..networks.ctsunet import LOBE_CLASSES, MARGIN, OUT_CHANNELS, CTSUNet, probabilities, window_starts
+from .shared_levels import SharedLevels, Start
 
 logger = logging.getLogger(__name__)
 
@@ -24,9 +25,8 @@ BOX_MARGIN = 2  # voxels around the stage-1 lobes, as published
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 
-def foreground_box(lobe_logits: Tensor, margin: int = BOX_MARGIN) -> Box | None:
-    """Half-open box around all voxels whose largest logit is a lobe; ``(6, D, H, W)``; None where there is none."""
-    foreground = lobe_logits.argmax(dim=0) > 0
+def box_around(foreground: Tensor, margin: int = BOX_MARGIN) -> Box | None:
+    """Half-open box around all voxels of a mask ``(D, H, W)``, ``margin`` wider; None where there is none."""
     if not foreground.any():
         return None
     ends = []
@@ -37,7 +37,7 @@ def foreground_box(lobe_logits: Tensor, margin: int = BOX_MARGIN) -> Box | None:
     return ends[0], ends[1], ends[2]
 
 
-def tiles_in_box(shape: Sequence[int], size: int, box: Box) -> list[tuple[int, ...]]:
+def tiles_in_box(shape: Sequence[int], size: int, box: Box) -> list[Start]:
     """Starts of the output tiles that cover a scan and touch the box."""
     axes = [
         [start for start in window_starts(length, size) if start < end and start + size > begin]
@@ -46,9 +46,13 @@ def tiles_in_box(shape: Sequence[int], size: int, box: Box) -> list[tuple[int, .
     return list(product(*axes))
 
 
-def batched(items: Sequence[tuple[int, ...]], size: int) -> Iterator[Sequence[tuple[int, ...]]]:
-    for first in range(0, len(items), size):
-        yield items[first : first + size]
+def near_lobes(starts: Sequence[Start], size: int, foreground: Tensor, dilation: int) -> list[Start]:
+    """Those tiles that hold a voxel of the foreground ``(D, H, W)``, dilated by a cube."""
+    return [
+        start
+        for start in starts
+        if foreground[tuple(slice(max(0, at - dilation), at + size + dilation) for at in start)].any()
+    ]
 
 
 class TwoStageInferer(Inferer):
@@ -60,13 +64,19 @@ class TwoStageInferer(Inferer):
         tile: input size of a stage-2 tile, 4 mod 8 and at least 92; 88 voxels of each axis are context only.
         batch: tiles a batch.
         amp: bfloat16 where it is safe; on a CPU with bfloat16 instructions several times faster.
+        share: compute features that tiles have in common once (ours); the answer is the same.
+        dilation: leave out tiles without stage-1 lobes, dilated by so many voxels (ours); None: none is left out.
     """
 
-    def __init__(self, tile: int = 132, batch: int = 1, *, amp: bool = False) -> None:
+    def __init__(
+        self, tile: int = 132, batch: int = 1, *, amp: bool = False, share: bool = True, dilation: int | None = None
+    ) -> None:
         super().__init__()
         self.tile = tile
         self.batch = batch
         self.amp = amp
+        self.share = share
+        self.dilation = dilation
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
         bare = getattr(network, "module", network)
@@ -79,46 +89,65 @@ class TwoStageInferer(Inferer):
         front = [-n % 16 for n in image.shape[2:]]  # the published program pads at the front
         image = F.pad(image, [size for pad in reversed(front) for size in (pad, 0)])
         shape = tuple(image.shape[2:])
-        with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=self.amp):
+        with self.precision(image):
             logits = network.scan_logits(like_weights(image, network)).float()
-        box = foreground_box(logits[0, :LOBE_CLASSES])
-        total = torch.zeros(OUT_CHANNELS, *shape, device=image.device)
+        foreground = logits[0, :LOBE_CLASSES].argmax(dim=0) > 0
+        box = box_around(foreground)
         if box is None:
             logger.warning("stage 1 found no lobes")
+            total = torch.zeros(OUT_CHANNELS, *shape, device=image.device)
         else:
             logger.info("stage 1: lobes inside %s of %s voxels", box, shape)
+            starts = tiles_in_box(shape, self.tile - 2 * MARGIN, box)
+            if self.dilation is not None:
+                starts = near_lobes(starts, self.tile - 2 * MARGIN, foreground, self.dilation)
             stack = torch.cat([image, probabilities(logits)], dim=1)
             del logits
-            self.add_tiles(stack, box, network, total)
+            total = self.mean_of_tiles(stack, starts, network)
+            outside = torch.ones(shape, dtype=torch.bool, device=image.device)
+            outside[tuple(slice(begin, end) for begin, end in box)] = False
+            total.masked_fill_(outside, 0)
         z, y, x = front
         return total[:, z:, y:, x:]
 
-    def add_tiles(self, stack: Tensor, box: Box, network: CTSUNet, total: Tensor) -> None:
-        """Write the mean of the stage-2 tiles of ``stack`` ``(1, 8, D, H, W)`` into ``total``, inside the box only."""
+    def precision(self, x: Tensor) -> torch.autocast:
+        return torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.amp)
+
+    def mean_of_tiles(self, stack: Tensor, starts: Sequence[Start], network: CTSUNet) -> Tensor:
+        """Stage 2 on the given tiles of ``stack`` ``(1, 8, D, H, W)``: ``(7, D, H, W)``, 0 where there is no tile."""
         shape = tuple(stack.shape[2:])
         out = self.tile - 2 * MARGIN
         # An axis shorter than a tile is filled up at its end.
-        padded = F.pad(stack, [size for n in reversed(shape) for size in (MARGIN, MARGIN + max(0, out - n))])
-        starts = tiles_in_box(shape, out, box)
-        count = torch.zeros(shape, device=stack.device)
-        done = 0
-        for group in batched(starts, self.batch):
-            patches = torch.cat(
-                [padded[:, :, z : z + self.tile, y : y + self.tile, x : x + self.tile] for z, y, x in group]
+        frame = [size for n in reversed(shape) for size in (MARGIN, MARGIN + max(0, out - n))]
+        padded = like_weights(F.pad(stack.bfloat16() if self.amp else stack, frame), network)
+        total, count = stack.new_zeros(OUT_CHANNELS, *shape), stack.new_zeros(shape)
+        with self.precision(stack):
+            tiles = (
+                SharedLevels(network, padded, starts, self.tile) if self.share else Tiles(network, padded, self.tile)
             )
-            first = torch.tensor(group, device=stack.device)
-            with torch.autocast(stack.device.type, dtype=torch.bfloat16, enabled=self.amp):
-                tiles = network.stage2(like_weights(patches, network), first, padded.shape[2:]).float()
-            for tile, (z, y, x) in zip(probabilities(tiles), group, strict=True):
-                d, h, w = (min(out, n - at) for n, at in zip(shape, (z, y, x), strict=True))
-                total[:, z : z + d, y : y + h, x : x + w] += tile[:, :d, :h, :w]
-                count[z : z + d, y : y + h, x : x + w] += 1
-            done += len(group)
-            logger.info("stage 2: %d of %d tiles", done, len(starts))
-        outside = torch.ones(shape, dtype=torch.bool, device=stack.device)
-        outside[tuple(slice(begin, end) for begin, end in box)] = False
-        total /= count.clamp_(min=1)
-        total.masked_fill_(outside, 0)
+            for first in range(0, len(starts), self.batch):
+                group = starts[first : first + self.batch]
+                for tile, (z, y, x) in zip(probabilities(tiles(group).float()), group, strict=True):
+                    d, h, w = (min(out, n - at) for n, at in zip(shape, (z, y, x), strict=True))
+                    total[:, z : z + d, y : y + h, x : x + w] += tile[:, :d, :h, :w]
+                    count[z : z + d, y : y + h, x : x + w] += 1
+                logger.info("stage 2: %d of %d tiles", first + len(group), len(starts))
+        return total.div_(count.clamp_(min=1))
+
+
+class Tiles:
+    """Stage 2 on each tile by itself, as published; called with the starts of tiles, answers ``(B, 7, ...)`` logits."""
+
+    def __init__(self, network: CTSUNet, padded: Tensor, tile: int) -> None:
+        self.network = network
+        self.padded = padded
+        self.tile = tile
+
+    def __call__(self, starts: Sequence[Start]) -> Tensor:
+        size = self.tile
+        patches = [self.padded[:, :, z : z + size, y : y + size, x : x + size] for z, y, x in starts]
+        places = torch.tensor(starts, device=self.padded.device)
+        return self.network.stage2(like_weights(torch.cat(patches), self.network), places, self.padded.shape[2:])
 
 
 def like_weights(x: Tensor, network: CTSUNet) -> Tensor:

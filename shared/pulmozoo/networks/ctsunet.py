@@ -9,7 +9,8 @@ Channels of every output: six lobe logits (background, LUL, LLL, RUL, RLL, RML),
 ``(D, H, W)``: superior, posterior, left.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -137,14 +138,23 @@ class ContextualUNet(nn.Module):
         self.lobe_head = nn.Conv3d(up[-1], LOBE_CLASSES, kernel_size=1)
         self.border_head = nn.Conv3d(up[-1], 1, kernel_size=1)
 
-    def encode(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Bridge features before attention, and the skips, finest first."""
-        skips: list[Tensor] = []
+    def levels(self, x: Tensor) -> list[Tensor]:
+        """Features of the three levels on the way down, finest first."""
+        found: list[Tensor] = []
         for block in self.down:
-            x = block(x)
-            skips.append(x)
-            x = F.max_pool3d(x, kernel_size=2)
-        return self.bridge(x), skips
+            x = block(F.max_pool3d(x, kernel_size=2) if found else x)
+            found.append(x)
+        return found
+
+    def from_levels(self, levels: Sequence[Tensor], positions: Callable[[Sequence[int]], Tensor]) -> Tensor:
+        """Logits from the features of the levels; ``positions`` gives the places of a bridge of some shape.
+
+        The finer levels are cropped as need be, only the coarsest has to be whole.
+        """
+        bridge = self.bridge(F.max_pool3d(levels[-1], kernel_size=2))
+        if self.non_local is not None:
+            bridge = self.non_local(bridge, positions(bridge.shape[2:]))
+        return self.decode(bridge, levels)
 
     def decode(self, bridge: Tensor, skips: Sequence[Tensor]) -> Tensor:
         """Logits from the bridge and the skips, finest first."""
@@ -200,10 +210,8 @@ class CTSUNet(nn.Module):
 
     def stage1(self, half_scan: Tensor) -> Tensor:
         """Scan at half resolution, ``(B, 1, D/2, H/2, W/2)``, to logits ``(B, 7, D/2, H/2, W/2)``."""
-        bridge, skips = self.scan_unet.encode(half_scan)
-        if self.scan_unet.non_local is not None:
-            bridge = self.scan_unet.non_local(bridge, scan_positions(bridge.shape[2:], bridge.device))
-        return self.scan_unet.decode(bridge, skips)
+        levels = self.scan_unet.levels(half_scan)
+        return self.scan_unet.from_levels(levels, partial(scan_positions, device=half_scan.device))
 
     def stage2(self, patch: Tensor, start: Tensor | Sequence[int], padded_scan_shape: Sequence[int]) -> Tensor:
         """Patches ``(B, 8, D, H, W)`` to logits ``(B, 7, D - 88, H - 88, W - 88)`` of their middle.
@@ -214,14 +222,24 @@ class CTSUNet(nn.Module):
             padded_scan_shape: size of that padded scan.
         """
         check_patch_shape(patch.shape[2:])
-        bridge, skips = self.patch_unet.encode(patch)
-        if self.patch_unet.non_local is not None:
-            starts = torch.as_tensor(start, device=patch.device, dtype=torch.float32).reshape(-1, 3)
-            position = patch_positions(
-                bridge.shape[2:], patch.shape[2:], starts.expand(len(patch), 3), padded_scan_shape
-            )
-            bridge = self.patch_unet.non_local(bridge, position)
-        return self.patch_unet.decode(bridge, skips)
+        return self.stage2_from_levels(self.patch_unet.levels(patch), patch.shape[2:], start, padded_scan_shape)
+
+    def stage2_from_levels(
+        self,
+        levels: Sequence[Tensor],
+        patch_shape: Sequence[int],
+        start: Tensor | Sequence[int],
+        padded_scan_shape: Sequence[int],
+    ) -> Tensor:
+        """:meth:`stage2` for patches whose features on the way down are known, see :meth:`ContextualUNet.levels`."""
+        starts = torch.as_tensor(start, device=levels[-1].device, dtype=torch.float32).reshape(-1, 3)
+        positions = partial(
+            patch_positions,
+            patch_shape=patch_shape,
+            start=starts.expand(len(levels[-1]), 3),
+            padded_scan_shape=padded_scan_shape,
+        )
+        return self.patch_unet.from_levels(levels, positions)
 
     def scan_logits(self, image: Tensor) -> Tensor:
         """Stage 1 on the halved scan, its logits enlarged to the scan's grid: ``(B, 1, ...) -> (B, 7, ...)``."""
