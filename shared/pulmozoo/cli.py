@@ -14,6 +14,7 @@ from .bundle.pack import pack as pack_bundle
 from .bundle.run import SOME_FAILED, print_results
 from .bundle.weights_file import read_metadata
 from .phantom.cohort import write_cohort
+from .weights.released_copy import bundle_to_run, import_copy
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 
@@ -40,7 +41,7 @@ def run(bundle: str, dataset_dir: str, output_dir: str, **options: Any) -> None:
         output_dir: where the results go.
         options: anything the bundle's inference.json has: --device cpu, --preset released, --overwrite true, ...
     """
-    folder = bundle_folder(bundle)
+    folder = bundle_to_run(bundle_folder(bundle), options.get("preset"))
     config = folder / "configs" / "inference.json"
     try:
         run_bundle(
@@ -108,6 +109,17 @@ def adopt(
     sys.stdout.write(f"{weights}\n")
 
 
+def import_weights(bundle: str, checkpoint: str | None = None, out: str | None = None) -> None:
+    """Make a copy of a bundle with the weights that the paper's authors published.
+
+    Args:
+        bundle: short name (lobes), full name or folder of a bundle, which stays as it is.
+        checkpoint: the authors' file; without it, it is downloaded.
+        out: a new folder; by default one in ~/.cache/pulmozoo, which `pulmozoo run BUNDLE --preset released` finds.
+    """
+    sys.stdout.write(f"{import_copy(bundle_folder(bundle), checkpoint, out)}\n")
+
+
 def pack(bundle: str, out_dir: str = "dist") -> None:
     """Write a bundle as a zip that runs wherever MONAI is, with its code, weights and licences.
 
@@ -118,10 +130,20 @@ def pack(bundle: str, out_dir: str = "dist") -> None:
     sys.stdout.write(f"{pack_bundle(bundle_folder(bundle), Path(out_dir))}\n")
 
 
+COMMANDS = {
+    "run": run,
+    "show": show,
+    "phantom": phantom,
+    "import-weights": import_weights,
+    "adopt": adopt,
+    "pack": pack,
+}
+
+
 def main() -> None:
     """Entry point: one command a verb; a mistake of the user is one sentence and exit code 1."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        fire.Fire({"run": run, "show": show, "phantom": phantom, "adopt": adopt, "pack": pack}, name="pulmozoo")
+        fire.Fire(COMMANDS, name="pulmozoo")
     except (BadInput, ValueError, OSError) as error:
         raise SystemExit(f"pulmozoo: {innermost_reason(error)}") from error

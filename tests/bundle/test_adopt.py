@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from pulmozoo.bundle import adopt as adopting
 from pulmozoo.bundle.adopt import adopt
 from pulmozoo.bundle.errors import BadInput
 from pulmozoo.bundle.weights_file import check_preset, load_strictly, read_weights, sha256
@@ -36,7 +37,8 @@ def source(tmp_path) -> Path:
     for name in ("inference", "train"):
         config = {"preset": "small", "presets": presets, "seed": 3, "network_def": network}
         write_json(folder / "configs" / f"{name}.json", config)
-    metadata = {"name": "some_bundle", "version": "0.1.0", "weights": {"tier": "phantom", "preset": "small"}}
+    metadata = {"name": "some_bundle", "version": "0.1.0", "data_source": "phantoms", "eval_metrics": {"dice": 0.8}}
+    metadata["weights"] = {"tier": "phantom", "preset": "small"}
     write_json(folder / "configs" / "metadata.json", metadata)
     (folder / "LICENSE").write_text("licence")
     (folder / "out").mkdir()
@@ -92,6 +94,7 @@ def test_preset_and_metadata_change_with_the_weights(tmp_path, source, checkpoin
     assert metadata == {
         "name": "some_bundle",
         "version": "0.1.0",
+        "data_source": "ten scans",
         "weights": {**DESCRIPTION, "preset": "large", "sha256": sha256(weights)},
     }
     check_preset(out, "large")
@@ -107,12 +110,26 @@ def test_bundle_may_be_changed_in_place(source, checkpoint):
     assert (source / "out" / "last.pt").exists()
 
 
-def test_bundle_without_training_config_or_weights(tmp_path, source, checkpoint):
+@pytest.mark.parametrize("in_place", [False, True])
+def test_bundle_without_training_config_or_weights(tmp_path, source, checkpoint, in_place):
     (source / "configs" / "train.json").unlink()
     (source / "models" / "model.pt").unlink()
     (source / "models").rmdir()
-    assert adopt(checkpoint, source, tmp_path / "new", "large", DESCRIPTION).is_file()
-    assert not (tmp_path / "new" / "configs" / "train.json").exists()
+    out = source if in_place else tmp_path / "new"
+    assert adopt(checkpoint, source, out, "large", DESCRIPTION).is_file()
+    assert not (out / "configs" / "train.json").exists()
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_full_disk_leaves_the_bundle_as_it_was(tmp_path, source, checkpoint, in_place, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    before = content_of(tmp_path)
+    monkeypatch.setattr(adopting, "write_json", full)
+    with pytest.raises(OSError, match="No space left"):
+        adopt(checkpoint, source, source if in_place else tmp_path / "new", "large", DESCRIPTION)
+    assert content_of(tmp_path) == before
 
 
 @pytest.mark.parametrize("wrapped", [None, "network", "model"])

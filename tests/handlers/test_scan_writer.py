@@ -24,9 +24,10 @@ NAMES = {"0": "background", "1": "left lung", "2": "right lung"}
 def bundle(tmp_path) -> Path:
     """What the writer reads of a bundle: metadata and weights."""
     (tmp_path / "bundle" / "configs").mkdir(parents=True)
-    metadata = {"name": "lungs", "version": "0.1.0", "weights": {"tier": "phantom", "sha256": "as published"}}
-    (tmp_path / "bundle" / "configs" / "metadata.json").write_text(json.dumps(metadata))
     (tmp_path / "bundle" / "model.pt").write_bytes(b"weights")
+    weights = {"tier": "phantom", "sha256": sha256(tmp_path / "bundle" / "model.pt")}
+    metadata = {"name": "lungs", "version": "0.1.0", "weights": weights}
+    (tmp_path / "bundle" / "configs" / "metadata.json").write_text(json.dumps(metadata))
     return tmp_path / "bundle"
 
 
@@ -120,12 +121,21 @@ def test_results_json_holds_all_that_is_known_of_the_scan(make_writer, data, bun
         "bundle": "lungs",
         "version": "0.1.0",
         "preset": "phantom",
+        "fast": False,
         "weights": {"tier": "phantom", "sha256": sha256(bundle / "model.pt")},
         "labels": NAMES,
         "numbers": {"volume_ml": 1.5, "mean_hu": None},
         "device": "cuda:0",
         "files": {"labels": "p1__a.b_seg.nii.gz", "overlay": "overlay.png", "results": "results.json"},
     }
+
+
+def test_weights_that_the_metadata_do_not_describe_borrow_nothing_from_them(make_writer, data, bundle):
+    (bundle / "model.pt").write_bytes(b"weights of my own")
+    writer = make_writer()
+    writer.write(data, dict(SECONDS), "cpu")
+    weights = json.loads(writer.places(data["scan"])["results"].read_text())["weights"]
+    assert weights == {"tier": "not described", "preset": "phantom", "sha256": sha256(bundle / "model.pt")}
 
 
 def test_a_scan_is_finished_once_it_is_written(make_writer, data):
@@ -169,6 +179,11 @@ def test_a_scan_is_not_finished_after(make_writer, data, bundle, change):
     writer.write(data, dict(SECONDS), "cpu")
     change(bundle, writer.places(data["scan"])["results"])
     assert writer.finished(data["scan"]) is None
+
+
+def test_a_scan_is_not_finished_in_the_other_speed(make_writer, data):
+    make_writer().write(data, dict(SECONDS), "cpu")
+    assert make_writer(fast=True).finished(data["scan"]) is None
 
 
 def test_a_scan_is_not_finished_in_another_preset(make_writer, data):

@@ -22,7 +22,7 @@ def asked(patches: HardPatches, epochs: int) -> list[tuple[int, int, float]]:
     seen = []
 
     def step(engine: Engine, batch: dict[str, torch.Tensor]) -> None:
-        image, label, (same_label, *options), named = patches(batch, torch.device("cpu"))
+        image, label, (same_label, *options), named = engine.prepare_batch(batch, torch.device("cpu"))
         assert image.equal(batch["image"])
         assert same_label is label
         assert named == {}

@@ -1,4 +1,3 @@
-import copy
 from collections.abc import Sequence
 
 import pytest
@@ -166,11 +165,6 @@ def test_bfloat16_is_close(tiny, real_scan, answer):
     assert low.dtype == torch.float32
     assert not torch.equal(low, answer)
     assert (low - answer).abs().max() < 0.02
-
-
-def test_channels_last_weights_give_the_same(tiny, real_scan, answer):
-    network = copy.deepcopy(tiny).to(memory_format=torch.channels_last_3d)
-    assert torch.allclose(infer(TwoStageInferer(132), real_scan, network), answer, atol=1e-5)
 
 
 def test_odd_sizes_are_filled_at_the_front(marked):

@@ -169,7 +169,8 @@ def test_round_trip_ends_on_the_scan_itself(reference, grid):
     labels = on_working_grid(reference, grid)
     shares = F.one_hot(labels.as_tensor()[0].long(), 7).movedim(-1, 0).float()
     shares[6] = 9  # a border channel, which does not compete
-    result = LabelsOnScand("pred", "ct_hu", channels=6)({"pred": shares, "ct_hu": reference, "scan": "a"})
+    data = {"pred": shares, "image": labels, "ct_hu": reference, "scan": "a"}
+    result = LabelsOnScand("pred", "ct_hu", channels=6)(data)
     back = result["pred"]
     assert back.shape == (1, *SHAPE)
     assert back.dtype == torch.uint8
@@ -179,6 +180,23 @@ def test_round_trip_ends_on_the_scan_itself(reference, grid):
     for label in BLOBS:
         ours, truth = back.as_tensor() == label, reference.as_tensor() == label
         assert 2 * (ours & truth).sum() / (ours.sum() + truth.sum()) > 0.95
+
+
+def test_probabilities_are_kept_on_the_scan_when_asked(reference):
+    labels = on_working_grid(reference, {"spacing_mm": 2.0})
+    shares = F.one_hot(labels.as_tensor()[0].long(), 7).movedim(-1, 0).float() * 0.6
+    shares[0] += 0.4
+    data = {"pred": shares, "image": labels, "ct_hu": reference}
+    result = LabelsOnScand("pred", "ct_hu", channels=6, probabilities_key="p")(data)
+    kept = result["p"]
+    assert kept.shape == (5, *SHAPE)
+    assert kept.dtype == torch.uint8
+    assert torch.equal(kept.affine, reference.affine)
+    assert kept.max() == 153  # 0.6 of 255
+    for label in range(1, 6):
+        likeliest = kept[label - 1].as_tensor() > 130
+        assert bool(likeliest.any()) == (label in BLOBS)
+        assert (result["pred"].as_tensor()[0][likeliest] == label).all()
 
 
 def test_images_are_interpolated_and_labels_are_not():

@@ -18,7 +18,6 @@ from .weights_file import load_strictly, read_metadata, read_tensors, sha256
 logger = logging.getLogger(__name__)
 
 CONFIGS_WITH_PRESET = ("inference.json", "train.json")
-OF_THE_WEIGHTS_BEFORE = ("data_source", "eval_metrics")  # metadata that new weights make untrue
 
 
 def adopt(checkpoint: Path, source: Path, out: Path, preset: str, description: dict[str, str]) -> Path:
@@ -31,8 +30,8 @@ def adopt(checkpoint: Path, source: Path, out: Path, preset: str, description: d
         preset: the preset the network was trained with.
         description: ``tier``, ``trained_on``, ``command`` and ``score`` for the metadata.
 
-    Returns the path of the weights. Raises BadInput when they do not fit the network. Whatever goes wrong, ``out`` stays
-    as it was.
+    Returns the path of the weights. Raises BadInput when they do not fit the network; whatever goes wrong, ``out``
+    stays as it was.
     """
     return adopt_state(network_state(checkpoint), checkpoint, source, out, preset, description)
 
@@ -68,7 +67,8 @@ def write_weights(bundle: Path, state: dict[str, Tensor], preset: str, descripti
     configs = [path for name in CONFIGS_WITH_PRESET if (path := bundle / "configs" / name).exists()]
     for path in configs:
         write_json(path, {**json.loads(path.read_text(encoding="utf-8")), "preset": preset})
-    metadata = {key: value for key, value in read_metadata(bundle).items() if key not in OF_THE_WEIGHTS_BEFORE}
+    metadata = {**read_metadata(bundle), "data_source": description["trained_on"]}
+    metadata.pop("eval_metrics", None)  # those of the weights before
     metadata["weights"] = {**description, "preset": preset, "sha256": sha256(weights)}
     write_json(bundle / "configs" / "metadata.json", metadata)
     return [weights, *configs, bundle / "configs" / "metadata.json"]

@@ -55,13 +55,18 @@ def read_series(folder_or_file: Path, series_uid: str | None = None) -> tuple[np
 
     Raises BadInput if there is not exactly one CT series, or if it is not a complete, evenly spaced, untilted volume.
     """
-    if not has_pydicom:
-        raise BadInput("DICOM needs the dicom extra: pip install 'pulmozoo[dicom]'")
-    files = dicom_files(folder_or_file) if folder_or_file.is_dir() else [folder_or_file]
-    headers = choose_series({file: _read(file, stop_before_pixels=True) for file in files}, folder_or_file, series_uid)
+    headers = read_headers(folder_or_file, series_uid)
     slices = [one for file, header in headers.items() for one in slices_of(file, header)]
     slices, affine = stack(slices, folder_or_file)
     return read_pixels(slices), affine
+
+
+def read_headers(folder_or_file: Path, series_uid: str | None = None) -> dict[Path, Header]:
+    """The headers of one CT series, sorted by file; arguments and BadInput as :func:`read_series`."""
+    if not has_pydicom:
+        raise BadInput("DICOM needs the dicom extra: pip install 'pulmozoo[dicom]'")
+    files = dicom_files(folder_or_file) if folder_or_file.is_dir() else [folder_or_file]
+    return choose_series({file: _read(file, stop_before_pixels=True) for file in files}, folder_or_file, series_uid)
 
 
 def choose_series(headers: dict[Path, Header], source: Path, series_uid: str | None = None) -> dict[Path, Header]:

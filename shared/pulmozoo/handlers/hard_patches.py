@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from ignite.engine import Engine, Events
+from ignite.engine import Events
+from monai.engines import Trainer
 from monai.utils import convert_to_tensor
 from torch import Tensor
 
 
 class HardPatches:
-    """Both the ``prepare_batch`` of a trainer and one of its handlers: stage-2 patches from where stage 1 errs.
+    """A handler that is its trainer's ``prepare_batch``, too: stage-2 patches from where stage 1 errs.
 
     Source: Xie et al., https://arxiv.org/abs/2004.07443, section III-D: the share of the scan that patches are drawn
     from falls from 1.0 to about 0.2. The law is not published; here it falls linearly with the epochs.
@@ -30,10 +31,11 @@ class HardPatches:
         self.epoch = 1
         self.max_epochs = 1
 
-    def attach(self, engine: Engine) -> None:
+    def attach(self, engine: Trainer) -> None:
+        engine.prepare_batch = self
         engine.add_event_handler(Events.EPOCH_STARTED, self.follow)
 
-    def follow(self, engine: Engine) -> None:
+    def follow(self, engine: Trainer) -> None:
         self.epoch, self.max_epochs = engine.state.epoch, engine.state.max_epochs or 1
 
     @property

@@ -34,16 +34,20 @@ class ScoreTable:
             shown = ", ".join(f"{key} {value:.3f}" for key, value in output["result"].items() if value is not None)
             logger.info("%s: %s", name, shown)
 
-    def write(self, engine: Engine) -> None:
-        columns = list(dict.fromkeys(key for row in self.rows for key in row))
-        mean: dict[str, Any] = {"scan": "mean"}
-        for column in columns[1:]:
+    def mean(self) -> dict[str, float | None]:
+        """Mean of each score over the scans that have it; None where no scan does."""
+        means = {}
+        for column in dict.fromkeys(key for row in self.rows for key in row if key != "scan"):
             known = [row[column] for row in self.rows if row.get(column) is not None]
-            mean[column] = sum(known) / len(known) if known else None
+            means[column] = sum(known) / len(known) if known else None
+        return means
+
+    def write(self, engine: Engine) -> None:
+        mean = {"scan": "mean", **self.mean()}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self.path.with_suffix(".unfinished")
         with unfinished.open("w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, columns)
+            table = csv.DictWriter(file, list(mean))
             table.writeheader()
             table.writerows([*self.rows, mean])
         os.replace(unfinished, self.path)

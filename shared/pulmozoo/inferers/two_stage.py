@@ -5,6 +5,7 @@ side, the last of an axis flush with its end, overlaps averaged, nothing outside
 """
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
@@ -77,11 +78,13 @@ class TwoStageInferer(Inferer):
         self.amp = amp
         self.share = share
         self.dilation = dilation
+        self.seconds: dict[str, float] = {}  # of the last scan: stage_1, stage_2
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
         bare = getattr(network, "module", network)
         if not isinstance(bare, CTSUNet):
             raise TypeError(f"TwoStageInferer needs a CTSUNet, got {type(bare).__name__}")
+        bare.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # several times faster in bfloat16
         return torch.stack([self.one_scan(image[None], bare) for image in convert_to_tensor(inputs)])
 
     def one_scan(self, image: Tensor, network: CTSUNet) -> Tensor:
@@ -89,10 +92,12 @@ class TwoStageInferer(Inferer):
         front = [-n % 16 for n in image.shape[2:]]  # the published program pads at the front
         image = F.pad(image, [size for pad in reversed(front) for size in (pad, 0)])
         shape = tuple(image.shape[2:])
+        started = time.monotonic()
         with self.precision(image):
-            logits = network.scan_logits(like_weights(image, network)).float()
+            logits = network.scan_logits(channels_last(image)).float()
         foreground = logits[0, :LOBE_CLASSES].argmax(dim=0) > 0
-        box = box_around(foreground)
+        box = box_around(foreground)  # waits for a GPU to finish
+        between = time.monotonic()
         if box is None:
             logger.warning("stage 1 found no lobes")
             total = torch.zeros(OUT_CHANNELS, *shape, device=image.device)
@@ -107,6 +112,9 @@ class TwoStageInferer(Inferer):
             outside = torch.ones(shape, dtype=torch.bool, device=image.device)
             outside[tuple(slice(begin, end) for begin, end in box)] = False
             total.masked_fill_(outside, 0)
+        if total.is_cuda:
+            torch.cuda.synchronize(total.device)
+        self.seconds = {"stage_1": between - started, "stage_2": time.monotonic() - between}
         z, y, x = front
         return total[:, z:, y:, x:]
 
@@ -119,7 +127,7 @@ class TwoStageInferer(Inferer):
         out = self.tile - 2 * MARGIN
         # An axis shorter than a tile is filled up at its end.
         frame = [size for n in reversed(shape) for size in (MARGIN, MARGIN + max(0, out - n))]
-        padded = like_weights(F.pad(stack.bfloat16() if self.amp else stack, frame), network)
+        padded = channels_last(F.pad(stack.bfloat16() if self.amp else stack, frame))
         total, count = stack.new_zeros(OUT_CHANNELS, *shape), stack.new_zeros(shape)
         with self.precision(stack):
             tiles = (
@@ -147,12 +155,8 @@ class Tiles:
         size = self.tile
         patches = [self.padded[:, :, z : z + size, y : y + size, x : x + size] for z, y, x in starts]
         places = torch.tensor(starts, device=self.padded.device)
-        return self.network.stage2(like_weights(torch.cat(patches), self.network), places, self.padded.shape[2:])
+        return self.network.stage2(channels_last(torch.cat(patches)), places, self.padded.shape[2:])
 
 
-def like_weights(x: Tensor, network: CTSUNet) -> Tensor:
-    """In the memory format of the network's weights; convolutions are fastest when both agree."""
-    weight = next(network.patch_unet.bridge.parameters())
-    if weight.is_contiguous(memory_format=torch.channels_last_3d) and not weight.is_contiguous():
-        return x.contiguous(memory_format=torch.channels_last_3d)
-    return x.contiguous()
+def channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last_3d)

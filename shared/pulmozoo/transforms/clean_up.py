@@ -40,6 +40,11 @@ def _bounding_box(mask: np.ndarray) -> Box | None:
     return tuple(box)
 
 
+def _mask(labels: np.ndarray, values: Sequence[int]) -> np.ndarray:
+    """Where a uint8 map has one of the values."""
+    return np.isin(np.arange(256), values)[labels]
+
+
 def _ring_majority(labels: np.ndarray, part: np.ndarray) -> int:
     """Most frequent non-zero label among the 26-neighbours of ``part``; the smallest on a tie, 0 if there is none."""
     ring = ndimage.binary_dilation(part, _CUBE) & ~part
@@ -66,7 +71,7 @@ def _relabel_parts(labels: np.ndarray, parts: np.ndarray, keep: int, to_zero: bo
 
 def _relabel_islands(labels: np.ndarray, values: Sequence[int], to_zero: bool = False) -> bool:
     """All components of the union of ``values`` but the largest take their ring's majority; True if there were any."""
-    mask = np.isin(labels, values)
+    mask = _mask(labels, values)
     box = _bounding_box(mask)
     if box is None:
         return False
@@ -82,7 +87,7 @@ def _relabel_islands(labels: np.ndarray, values: Sequence[int], to_zero: bool = 
 
 def _fill_holes(labels: np.ndarray, values: Sequence[int]) -> None:
     """Background parts (6-connected) shut in by the union of ``values`` take their ring's majority, in place."""
-    mask = np.isin(labels, values)
+    mask = _mask(labels, values)
     box = _bounding_box(mask)
     if box is None:
         return
@@ -116,17 +121,24 @@ def clean_up_lobes(labels: np.ndarray) -> np.ndarray:
     if labels.size and (labels.min() < 0 or labels.max() > LOBES[-1]):
         raise ValueError(f"lobe labels must lie in 0..5, got {labels.min()}..{labels.max()}")
     cleaned = labels.astype(np.uint8)
+    lungs = _bounding_box(cleaned > 0)
+    if lungs is not None:
+        _clean_up(cleaned[_grown(lungs, cleaned.shape)])
+    return cleaned.astype(labels.dtype)
+
+
+def _clean_up(labels: np.ndarray) -> None:
+    """The three steps of :func:`clean_up_lobes`, in place."""
     for lung in LUNGS:
-        _relabel_islands(cleaned, lung)
+        _relabel_islands(labels, lung)
     for lung in LUNGS:
-        _fill_holes(cleaned, lung)
+        _fill_holes(labels, lung)
     for _ in range(ROUNDS):
         # A list, not a generator: every lobe has its turn in every round.
-        if not any([_relabel_islands(cleaned, (lobe,)) for lobe in LOBES]):
+        if not any([_relabel_islands(labels, (lobe,)) for lobe in LOBES]):
             break
     for lobe in LOBES:
-        _relabel_islands(cleaned, (lobe,), to_zero=True)
-    return cleaned.astype(labels.dtype)
+        _relabel_islands(labels, (lobe,), to_zero=True)
 
 
 def _clean_tensor(labels: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,7 @@ MONAI's readers do the reading; added here are DICOM series, the look into the h
 
 import gzip
 import logging
+import time
 import zlib
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -38,6 +39,7 @@ PADDING_HU = -1200  # scanners fill the corners outside the field of view with -
 LUNG_MAX_HU = -200  # every scan with air or lung in it has voxels below
 SPACING_MM = (0.05, 20.0)
 MIN_SLICES = 8
+READING_SECONDS = "reading_seconds"  # in the meta of a scan: how long it took to read
 
 logger = logging.getLogger(__name__)
 
@@ -204,13 +206,14 @@ class LoadImageCTd(Transform):
         self.key, self.series, self.ct_key = key, series, ct_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        source = data[self.key]
+        source, started = data[self.key], time.monotonic()
         if isinstance(source, MetaTensor):
             ct_hu = to_hu(source)
         elif isinstance(source, (str, PathLike)):
             ct_hu = read_ct(Path(source), data.get("series") or self.series)
         else:
             raise BadInput(f"{self.key!r} is a {type(source).__name__}: expected a path or a MetaTensor with an affine")
+        ct_hu.meta[READING_SECONDS] = time.monotonic() - started
         return {**data, self.key: _with_meta_of(ct_hu, ct_hu.as_tensor().float()), self.ct_key: ct_hu}
 
 
