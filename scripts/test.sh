@@ -1,10 +1,15 @@
 #!/usr/bin/env bash
-# Run the whole test suite: bash scripts/test.sh [options of pytest]
+# Run the whole test suite: bash scripts/test.sh [--e2e] [options of pytest]
+# --e2e runs, instead, the tests that start a MONAI Label server (an environment of 3 GB, made at the first time).
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=scripts/env.sh
 . "$here/env.sh"
+if [ "${1:-}" = --e2e ]; then
+    shift
+    set -- -m e2e -s "$@" # -s: they say what they measure
+fi
 ensure_env test
 
 cd "$(dirname "$here")"

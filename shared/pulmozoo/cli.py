@@ -9,6 +9,7 @@ import fire
 from monai.bundle import run as run_bundle
 
 from .bundle.adopt import adopt as adopt_checkpoint
+from .bundle.checks.verify import print_checks
 from .bundle.errors import BadInput, innermost_reason
 from .bundle.pack import pack as pack_bundle
 from .bundle.run import SOME_FAILED, print_results
@@ -130,6 +131,17 @@ def pack(bundle: str, out_dir: str = "dist") -> None:
     sys.stdout.write(f"{pack_bundle(bundle_folder(bundle), Path(out_dir))}\n")
 
 
+def verify(bundle: str) -> None:
+    """Check that a bundle is fit for release: a line a check; exit code 1 when one fails.
+
+    Args:
+        bundle: short name (lobes), full name or folder of a bundle, or its zip.
+    """
+    source = Path(bundle) if bundle.endswith(".zip") else bundle_folder(bundle)
+    if not print_checks(source):
+        raise SystemExit(1)
+
+
 COMMANDS = {
     "run": run,
     "show": show,
@@ -137,6 +149,7 @@ COMMANDS = {
     "import-weights": import_weights,
     "adopt": adopt,
     "pack": pack,
+    "verify": verify,
 }
 
 

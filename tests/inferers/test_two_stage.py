@@ -160,6 +160,12 @@ def test_tiles_left_out_are_background(marked):
     assert not few[..., 15, 20, 30].any()
 
 
+def test_without_stage_2_the_answer_is_that_of_stage_1(tiny, real_scan):
+    with torch.no_grad():
+        expected = probabilities(tiny.scan_logits(real_scan))
+    assert torch.allclose(infer(TwoStageInferer(refine=False), real_scan, tiny), expected, atol=1e-6)
+
+
 def test_bfloat16_is_close(tiny, real_scan, answer):
     low = infer(TwoStageInferer(132, amp=True), real_scan, tiny)
     assert low.dtype == torch.float32

@@ -66,17 +66,26 @@ class TwoStageInferer(Inferer):
         batch: tiles a batch.
         amp: bfloat16 where it is safe; on a CPU with bfloat16 instructions several times faster.
         share: compute features that tiles have in common once (ours); the answer is the same.
+        refine: False leaves out stage 2 (ours): the answer of stage 1, which sees half the resolution.
         dilation: leave out tiles without stage-1 lobes, dilated by so many voxels (ours); None: none is left out.
     """
 
     def __init__(
-        self, tile: int = 132, batch: int = 1, *, amp: bool = False, share: bool = True, dilation: int | None = None
+        self,
+        tile: int = 132,
+        batch: int = 1,
+        *,
+        amp: bool = False,
+        share: bool = True,
+        refine: bool = True,
+        dilation: int | None = None,
     ) -> None:
         super().__init__()
         self.tile = tile
         self.batch = batch
         self.amp = amp
         self.share = share
+        self.refine = refine
         self.dilation = dilation
         self.seconds: dict[str, float] = {}  # of the last scan: stage_1, stage_2
 
@@ -103,12 +112,15 @@ class TwoStageInferer(Inferer):
             total = torch.zeros(OUT_CHANNELS, *shape, device=image.device)
         else:
             logger.info("stage 1: lobes inside %s of %s voxels", box, shape)
-            starts = tiles_in_box(shape, self.tile - 2 * MARGIN, box)
-            if self.dilation is not None:
-                starts = near_lobes(starts, self.tile - 2 * MARGIN, foreground, self.dilation)
-            stack = torch.cat([image, probabilities(logits)], dim=1)
+            maps = probabilities(logits)
             del logits
-            total = self.mean_of_tiles(stack, starts, network)
+            if self.refine:
+                starts = tiles_in_box(shape, self.tile - 2 * MARGIN, box)
+                if self.dilation is not None:
+                    starts = near_lobes(starts, self.tile - 2 * MARGIN, foreground, self.dilation)
+                total = self.mean_of_tiles(torch.cat([image, maps], dim=1), starts, network)
+            else:
+                total = maps[0]
             outside = torch.ones(shape, dtype=torch.bool, device=image.device)
             outside[tuple(slice(begin, end) for begin, end in box)] = False
             total.masked_fill_(outside, 0)
