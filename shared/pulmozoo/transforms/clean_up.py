@@ -41,8 +41,9 @@ def _bounding_box(mask: np.ndarray) -> Box | None:
 
 
 def _mask(labels: np.ndarray, values: Sequence[int]) -> np.ndarray:
-    """Where a uint8 map has one of the values."""
-    return np.isin(np.arange(256), values)[labels]
+    """Where a map has one of the values, which are consecutive; several times faster than ``np.isin``."""
+    mask: np.ndarray = labels == values[0] if len(values) == 1 else (labels >= values[0]) & (labels <= values[-1])
+    return mask
 
 
 def _ring_majority(labels: np.ndarray, part: np.ndarray) -> int:
