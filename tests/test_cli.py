@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from conftest import labels_by_density, network_of, run_inference, write_json
+from pulmozoo import cli
 from pulmozoo.bundle.errors import BadInput
 from pulmozoo.bundle.weights_file import sha256
 from pulmozoo.cli import bundle_folder, main
@@ -235,3 +236,26 @@ def test_adopt_keeps_a_folder_that_is_there(pulmozoo, small_bundle, checkpoint, 
     assert ended.code == 1
     assert "exists already" in ended.said
     assert list((tmp_path / "mine").iterdir()) == []
+
+
+def test_import_weights_refuses_another_file(pulmozoo, tmp_path, monkeypatch):
+    monkeypatch.setenv("PULMOZOO_HOME", str(tmp_path / "home"))
+    (tmp_path / "best.pth").write_bytes(b"not the authors'")
+    ended = pulmozoo("import-weights", "lobes", "--checkpoint", tmp_path / "best.pth")
+    assert ended.code == 1
+    assert "best.pth has git blob id" in ended.said
+    assert not list(tmp_path.glob("home/*"))
+
+
+@pytest.mark.parametrize(("fit", "code"), [(True, 0), (False, 1)])
+def test_verify_ends_as_the_checks_do(pulmozoo, tmp_path, monkeypatch, fit, code):
+    checked = []
+
+    def found(source: Path) -> bool:
+        checked.append(source)
+        return fit
+
+    monkeypatch.setattr(cli, "print_checks", found)
+    assert pulmozoo("verify", "lobes").code == code
+    assert pulmozoo("verify", tmp_path / "lobes.zip").code == code
+    assert checked == [bundle_folder("lobes"), tmp_path / "lobes.zip"]
