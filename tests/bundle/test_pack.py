@@ -15,13 +15,14 @@ from pathlib import Path
 import pytest
 from monai.bundle import ConfigParser
 
-from conftest import write_json
+from conftest import REPOSITORY, write_json
 from pulmozoo.bundle import pack as packing
 from pulmozoo.bundle.errors import BadInput
 from pulmozoo.bundle.pack import PACKAGE, import_closure, is_target, pack, strings, unpack
 from pulmozoo.bundle.weights_file import read_metadata
 
 NAME = "lung_lobe_ct_segmentation"
+VERSION = read_metadata(REPOSITORY / "bundles" / NAME)["version"]
 TWIN = "other_ct_segmentation"
 
 BLOCK_PULMOZOO = """
@@ -93,7 +94,7 @@ def test_a_bundle_out_of_a_zip_packs_to_the_same_bytes(unpacked, archive, tmp_pa
 def test_members_are_sorted_in_one_folder_with_fixed_times_and_rights(archive):
     with zipfile.ZipFile(archive) as opened:
         members = opened.infolist()
-    assert archive.name == f"{NAME}_v0.1.0.zip"
+    assert archive.name == f"{NAME}_v{VERSION}.zip"
     names = [member.filename for member in members]
     assert names == sorted(names)
     assert {name.split("/")[0] for name in names} == {NAME}
@@ -107,8 +108,8 @@ def test_checksum_joins_what_model_info_holds(small_bundle, tmp_path):
     write_json(tmp_path / "model_info.json", other)
     content = pack(small_bundle, tmp_path).read_bytes()
     entry = {"checksum": hashlib.sha1(content).hexdigest(), "source": ""}
-    assert json.loads((tmp_path / "model_info.json").read_text()) == {f"{NAME}_v0.1.0": entry, **other}
-    assert {path.name for path in tmp_path.iterdir()} == {"model_info.json", f"{NAME}_v0.1.0.zip"}
+    assert json.loads((tmp_path / "model_info.json").read_text()) == {f"{NAME}_v{VERSION}": entry, **other}
+    assert {path.name for path in tmp_path.iterdir()} == {"model_info.json", f"{NAME}_v{VERSION}.zip"}
 
 
 def test_only_targets_are_renamed_and_code_and_licences_travel_unchanged(small_bundle, unpacked):
