@@ -405,7 +405,7 @@ def list_of_large_files(archive: Path) -> Path:
 
 
 BROKEN_ZIPS: dict[str, tuple[str, Callable[[Path], Path], str]] = {
-    "other name": ("zip_name", other_name, rf"is called lobes\.zip: expected {NAME}_v0\.1\.0\.zip"),
+    "other name": ("zip_name", other_name, rf"is called lobes\.zip: expected {NAME}_v\d\.\d\.\d\.zip"),
     "other folder": ("zip_folder", other_folder, f"folder is lobes: expected the bundle's name {NAME}"),
     "times": ("zip_times", own_times, r"docs/note\.txt has a time of its own"),
     "checksum": ("zip_checksum", own_checksum, r"but model_info\.json has ab"),
