@@ -39,7 +39,8 @@ class Stopwatch:
         self.seconds["preprocessing"] = round(self.lap() - reading, 3)
 
     def inferred(self, engine: Engine) -> None:
-        parts = {"network": self.lap()} if self.inferer is None else self.inferer.seconds
+        network = self.lap()
+        parts = {"network": network} if self.inferer is None else self.inferer.seconds
         self.seconds |= {part: round(seconds, 3) for part, seconds in parts.items()}
 
     def postprocessed(self, engine: Engine) -> None:
