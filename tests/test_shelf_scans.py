@@ -19,7 +19,7 @@ SHELF = REPOSITORY.parent / "shared" / "data"
 BUNDLE = REPOSITORY / "bundles" / "lung_lobe_ct_segmentation"
 SCANS = ["lung-pet-ct-dx-a0001/ct_kernel_B", "lung-pet-ct-dx-a0001/ct_kernel_L", "pyradiomics-lung1/ct"]
 LOBES = 5
-LUNG_DICE = 0.90  # measured: 0.94 to 0.96 over both lungs, 0.92 to 0.95 for the left one
+LUNG_DICE = 0.92  # measured: 0.946 to 0.966 over both lungs, 0.928 to 0.955 for the left one
 
 pytestmark = pytest.mark.skipif(not SHELF.is_dir(), reason=f"the shelf with real scans is not there ({SHELF})")
 
