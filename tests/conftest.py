@@ -162,6 +162,12 @@ def write_nifti(path: Path, values: np.ndarray, affine: np.ndarray, **header: ob
     return path
 
 
+def tilted(degrees: float) -> np.ndarray:
+    """Rotation about the left-right axis, as of a patient whose head lies higher: ``(3, 3)``."""
+    angle = np.radians(degrees)
+    return np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
+
+
 def write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
 

@@ -55,7 +55,7 @@ def test_channels_last_gives_the_same(network, padded):
 def test_whole_scan_gives_the_same_probabilities(network):
     image = torch.rand(1, 1, 48, 64, 48, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        shared, single = (TwoStageInferer(116, share=share)(image, network) for share in (True, False))
+        shared, single = (TwoStageInferer(116, share_levels=share)(image, network) for share in (True, False))
     assert single.any()
     assert (shared - single).abs().max() <= 1e-4
 

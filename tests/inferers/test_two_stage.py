@@ -111,7 +111,7 @@ def test_tiles_are_those_that_touch_the_box():
 
 def test_only_the_box_is_looked_at_and_answered(marked):
     image = scan((slice(13, 22), slice(20, 22), slice(2, 10)))
-    result = infer(TwoStageInferer(share=False, tile=100), image, marked)
+    result = infer(TwoStageInferer(share_levels=False, tile=100), image, marked)
     assert result.shape == (1, 7, *SHAPE)
     # With 2 voxels around it the box is 11 to 24, 18 to 24 and 0 to 12.
     assert torch.cat(marked.calls).tolist() == [[z, 12, 0] for z in (0, 12, 20)]
@@ -123,7 +123,7 @@ def test_only_the_box_is_looked_at_and_answered(marked):
 
 
 def test_overlaps_are_averaged(marked):
-    result = infer(TwoStageInferer(share=False, tile=100), scan((slice(None), slice(5), slice(5))), marked)
+    result = infer(TwoStageInferer(share_levels=False, tile=100), scan((slice(None), slice(5), slice(5))), marked)
     border = result[0, 6, :, 5, 5]
     tiles = torch.tensor([0.0, 1.2, 2.0]).sigmoid()  # depth has tiles at 0, 12 and 20: two of them on 20 to 23
     expected = torch.cat([tiles[:1].expand(12), tiles[1:2].expand(8), tiles[1:].mean().expand(4), tiles[2:].expand(8)])
@@ -137,7 +137,7 @@ def test_equals_tiles_one_by_one(marked, batch):
     assert len(starts) == 3 * 3 * 5
     expected = one_by_one(marked, image, starts, tile=100)
     marked.calls.clear()
-    result = infer(TwoStageInferer(share=False, tile=100, batch=batch), image, marked)[0]
+    result = infer(TwoStageInferer(share_levels=False, tile=100, batch=batch), image, marked)[0]
     assert [len(call) for call in marked.calls] == [batch] * (45 // batch)
     assert torch.equal(result[:, 2:30, 12:42, 8:52], expected[:, 2:30, 12:42, 8:52])
 
@@ -153,8 +153,8 @@ def test_real_network_tile_by_tile(tiny, real_scan, answer):
 
 def test_tiles_left_out_are_background(marked):
     image = scan((slice(2, 4), slice(2, 4), slice(2, 4)), (slice(28, 30), slice(44, 46), slice(60, 62)))
-    every = infer(TwoStageInferer(share=False, tile=100), image, marked)
-    few = infer(TwoStageInferer(share=False, tile=100, dilation=0), image, marked)
+    every = infer(TwoStageInferer(share_levels=False, tile=100), image, marked)
+    few = infer(TwoStageInferer(share_levels=False, tile=100, dilation=0), image, marked)
     assert few[..., :12, :12, :12].equal(every[..., :12, :12, :12])
     assert every[:, :6].any(dim=1)[..., 15, 20, 30].all()
     assert not few[..., 15, 20, 30].any()
@@ -176,7 +176,7 @@ def test_bfloat16_is_close(tiny, real_scan, answer):
 def test_odd_sizes_are_filled_at_the_front(marked):
     shape = (25, 47, 50)  # 32, 48 and 64 after 7, 1 and 14 voxels of zeros
     image = scan((slice(5, 9), slice(10, 14), slice(20, 24)), shape=shape)
-    result = infer(TwoStageInferer(share=False, tile=100), image, marked)
+    result = infer(TwoStageInferer(share_levels=False, tile=100), image, marked)
     assert result.shape == (1, 7, *shape)
     answered = result[0, :6].any(dim=0).nonzero()
     assert (answered.amin(dim=0).tolist(), answered.amax(dim=0).tolist()) == ([3, 8, 18], [10, 15, 25])
@@ -185,13 +185,13 @@ def test_odd_sizes_are_filled_at_the_front(marked):
     }
     whole = torch.zeros(1, 1, *SHAPE)
     whole[..., 7:, 1:, 14:] = image
-    assert torch.equal(result, infer(TwoStageInferer(share=False, tile=100), whole, marked)[..., 7:, 1:, 14:])
+    assert torch.equal(result, infer(TwoStageInferer(share_levels=False, tile=100), whole, marked)[..., 7:, 1:, 14:])
 
 
 def test_scan_smaller_than_a_tile(marked):
     shape = (16, 16, 32)
     image = scan((slice(2, 16), slice(2, 16), slice(2, 30)), shape=shape)
-    result = infer(TwoStageInferer(share=False, tile=132), image, marked)
+    result = infer(TwoStageInferer(share_levels=False, tile=132), image, marked)
     assert result.shape == (1, 7, *shape)
     assert marked.padded_scan_shape == (132, 132, 132)
     assert torch.equal(torch.cat(marked.calls), torch.zeros(1, 3))
@@ -202,7 +202,7 @@ def test_scan_smaller_than_a_tile(marked):
 
 
 def test_scan_without_lobes_is_all_background(marked, caplog):
-    result = infer(TwoStageInferer(share=False, tile=100), scan(), marked)
+    result = infer(TwoStageInferer(share_levels=False, tile=100), scan(), marked)
     assert result.shape == (1, 7, *SHAPE)
     assert not result.any()
     assert not marked.calls
@@ -215,7 +215,7 @@ def test_scans_of_a_batch_have_boxes_of_their_own(marked):
         scan(),
         scan((slice(24, 28), slice(2, 4), slice(50, 60))),
     ]
-    inferer = TwoStageInferer(share=False, tile=100)
+    inferer = TwoStageInferer(share_levels=False, tile=100)
     together = infer(inferer, torch.cat(scans), marked)
     assert torch.equal(together, torch.cat([infer(inferer, image, marked) for image in scans]))
     assert together[0].any()
@@ -224,8 +224,8 @@ def test_scans_of_a_batch_have_boxes_of_their_own(marked):
 
 def test_wrapped_network_and_meta_tensor_are_looked_through(marked):
     image = scan((slice(4, 8), slice(20, 22), slice(2, 10)))
-    expected = infer(TwoStageInferer(share=False, tile=100), image, marked)
-    result = infer(TwoStageInferer(share=False, tile=100), MetaTensor(image), nn.DataParallel(marked))
+    expected = infer(TwoStageInferer(share_levels=False, tile=100), image, marked)
+    result = infer(TwoStageInferer(share_levels=False, tile=100), MetaTensor(image), nn.DataParallel(marked))
     assert not isinstance(result, MetaTensor)
     assert torch.equal(result, expected)
 

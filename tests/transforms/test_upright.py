@@ -3,16 +3,11 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
+from conftest import tilted
 from pulmozoo.transforms.grid import LabelsOnScand, ToWorkingGridd
 from pulmozoo.transforms.upright import is_oblique, upright_affine, upright_box
 
 SPL = np.array([[0.0, 0, -1], [0, -1, 0], [1, 0, 0]])  # directions of the first, second and third voxel axis in RAS
-
-
-def tilted(degrees: float) -> np.ndarray:
-    """Rotation about the left-right axis."""
-    angle = np.radians(degrees)
-    return np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
 
 
 def affine_of(directions: np.ndarray, spacing_mm: tuple[float, ...], origin: tuple[float, ...]) -> torch.Tensor:

@@ -65,7 +65,7 @@ class TwoStageInferer(Inferer):
         tile: input size of a stage-2 tile, 4 mod 8 and at least 92; 88 voxels of each axis are context only.
         batch: tiles a batch.
         amp: bfloat16 where it is safe; on a CPU with bfloat16 instructions several times faster.
-        share: compute features that tiles have in common once (ours); the answer is the same.
+        share_levels: compute features that tiles have in common once (ours); the answer is the same.
         refine: False leaves out stage 2 (ours): the answer of stage 1, which sees half the resolution.
         dilation: leave out tiles without stage-1 lobes, dilated by so many voxels (ours); None: none is left out.
     """
@@ -76,7 +76,7 @@ class TwoStageInferer(Inferer):
         batch: int = 1,
         *,
         amp: bool = False,
-        share: bool = True,
+        share_levels: bool = True,
         refine: bool = True,
         dilation: int | None = None,
     ) -> None:
@@ -84,7 +84,7 @@ class TwoStageInferer(Inferer):
         self.tile = tile
         self.batch = batch
         self.amp = amp
-        self.share = share
+        self.share_levels = share_levels
         self.refine = refine
         self.dilation = dilation
         self.seconds: dict[str, float] = {}  # of the last scan: stage_1, stage_2
@@ -143,7 +143,9 @@ class TwoStageInferer(Inferer):
         total, count = stack.new_zeros(OUT_CHANNELS, *shape), stack.new_zeros(shape)
         with self.precision(stack):
             tiles = (
-                SharedLevels(network, padded, starts, self.tile) if self.share else Tiles(network, padded, self.tile)
+                SharedLevels(network, padded, starts, self.tile)
+                if self.share_levels
+                else Tiles(network, padded, self.tile)
             )
             for first in range(0, len(starts), self.batch):
                 group = starts[first : first + self.batch]
