@@ -27,7 +27,7 @@ def sampled(output: Tensor) -> dict[str, Any]:
     index = torch.randperm(output.numel(), generator=torch.Generator().manual_seed(0))[:SAMPLES].sort().values
     return {
         "shape": list(output.shape),
-        "std": output.std().item(),
+        "std": output.std(correction=0).item(),
         "index": index.tolist(),
         "value": output.flatten()[index].tolist(),
     }
@@ -56,7 +56,7 @@ def network_output(bundle: Path) -> Tensor:
 
 
 def main(shelf: Path) -> None:
-    for config in sorted((shelf / "parity").glob("ctsunet_*.json")):
+    for config in sorted((shelf / "parity").glob("*.json")):
         if config.with_suffix(".npz").exists():
             (GOLDEN / config.name).write_text(json.dumps(parity_case(config)) + "\n")
     for bundle in sorted((ROOT / "bundles").iterdir()):
