@@ -17,7 +17,7 @@ import torch
 
 from conftest import Outcome, labels_by_density, network_of, run_inference, write_nifti
 from dicom_writer import edit, write_ct_series
-from pulmozoo.handlers import scan_writer
+from pulmozoo.handlers import results_writer, scan_writer
 from pulmozoo.inferers.two_stage import TwoStageInferer
 
 AFFINE = np.diag([-12.0, -14.0, 16.0, 1.0])
@@ -365,14 +365,14 @@ def test_a_full_disk_at_the_overlay(small_bundle, scan, output_dir, monkeypatch)
 
 @pytest.mark.parametrize("name", ["good_seg.nii.gz", "results.json"], ids=["first", "last"])
 def test_a_file_that_cannot_be_put_in_its_place(small_bundle, scan, output_dir, monkeypatch, name):
-    replace = scan_writer.os.replace
+    replace = results_writer.os.replace
 
     def full_at_one(source: Path, target: Path) -> None:
         if Path(target).name == name:
             disk_full(target)
         replace(source, target)
 
-    monkeypatch.setattr(scan_writer.os, "replace", full_at_one)
+    monkeypatch.setattr(results_writer.os, "replace", full_at_one)
     assert_failed(run_inference(small_bundle, scan, output_dir), output_dir, "the disk is full: free some space")
 
 

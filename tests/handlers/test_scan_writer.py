@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImage
 
 from pulmozoo.bundle.weights_file import sha256
-from pulmozoo.handlers import scan_writer
+from pulmozoo.handlers import results_writer, scan_writer
 from pulmozoo.handlers.scan_writer import ScanWriter
 from pulmozoo.handlers.stopwatch import Stopwatch
 
@@ -38,7 +38,7 @@ def make_writer(bundle, tmp_path) -> Callable[..., ScanWriter]:
             tmp_path / "OUT",
             bundle,
             bundle / "model.pt",
-            **{"preset": "phantom", **options},
+            **{"preset": "phantom", "options": {"fast": False}, **options},
             label_names=NAMES,
             stopwatch=Stopwatch(),
         )
@@ -183,7 +183,7 @@ def test_a_scan_is_not_finished_after(make_writer, data, bundle, change):
 
 def test_a_scan_is_not_finished_in_the_other_speed(make_writer, data):
     make_writer().write(data, dict(SECONDS), "cpu")
-    assert make_writer(fast=True).finished(data["scan"]) is None
+    assert make_writer(options={"fast": True}).finished(data["scan"]) is None
 
 
 def test_a_scan_is_not_finished_in_another_preset(make_writer, data):
@@ -205,7 +205,7 @@ def test_a_failure_keeps_the_earlier_results(make_writer, data, tmp_path, monkey
     writer = make_writer()
     writer.write(data, dict(SECONDS), "cpu")
     before = {path: path.read_bytes() for path in (tmp_path / "OUT").rglob("*") if path.is_file()}
-    monkeypatch.setattr(scan_writer, "sha256", lambda path: 1 / 0)
+    monkeypatch.setattr(results_writer, "sha256", lambda path: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         writer.write({**data, "pred": data["pred"] * 0}, dict(SECONDS), "cpu")
     assert {path: path.read_bytes() for path in (tmp_path / "OUT").rglob("*") if path.is_file()} == before

@@ -38,7 +38,7 @@ def test_every_part_has_its_own_time(monkeypatch, inferer, network):
 
     def batches() -> Any:
         clock.goes_on(2)
-        yield {"ct_hu": MetaTensor(torch.zeros(1, 1, 2, 2, 2), meta={READING_SECONDS: torch.tensor([1.5])})}
+        yield {"image": MetaTensor(torch.zeros(1, 1, 2, 2, 2), meta={READING_SECONDS: torch.tensor([1.5])})}
 
     def iterate(engine: Engine, batch: Any) -> None:
         clock.goes_on(4)

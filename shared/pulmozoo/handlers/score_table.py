@@ -29,7 +29,7 @@ class ScoreTable:
     def add(self, engine: Engine) -> None:
         state: Any = engine.state
         for batch, output in zip(state.batch, state.output, strict=True):
-            name = Path(str(batch["ct_hu"].meta["filename_or_obj"])).name
+            name = Path(str(batch["image"].meta["filename_or_obj"])).name
             self.rows.append({"scan": name, **output["result"]})
             shown = ", ".join(f"{key} {value:.3f}" for key, value in output["result"].items() if value is not None)
             logger.info("%s: %s", name, shown)

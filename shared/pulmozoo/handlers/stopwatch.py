@@ -34,7 +34,7 @@ class Stopwatch:
 
     def prepared(self, engine: Engine) -> None:
         state: Any = engine.state
-        reading = float(torch.as_tensor(state.batch["ct_hu"].meta[READING_SECONDS]).sum())
+        reading = float(torch.as_tensor(state.batch["image"].meta[READING_SECONDS]).sum())
         self.seconds["reading"] = round(reading, 3)
         self.seconds["preprocessing"] = round(self.lap() - reading, 3)
 
