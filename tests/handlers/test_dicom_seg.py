@@ -16,7 +16,7 @@ from conftest import REPOSITORY, run_inference
 from dicom_writer import edit, write_ct_series, write_enhanced_ct
 from pulmozoo.bundle.errors import BadInput
 from pulmozoo.handlers import dicom_seg, scan_writer
-from pulmozoo.handlers.dicom_seg import STRUCTURES, read_source, write_label_seg, write_probability_segs
+from pulmozoo.handlers.dicom_seg import CODES, read_source, write_label_seg, write_probability_segs
 from pulmozoo.handlers.overlay import PALETTE
 from pulmozoo.transforms.reading import read_ct
 
@@ -164,13 +164,12 @@ def test_segments_are_coded_as_lobes(tmp_path, labels):
 def test_codes_are_those_of_the_dicom_context_groups():
     lobes = [getattr(codes.cid6170, name) for name in codes.cid6170.dir()]
     sides = [codes.cid244.Left, codes.cid244.Right]
-    known = [(code.value, code.scheme_designator, code.meaning) for code in lobes + sides]
-    assert {code for structure in STRUCTURES.values() for code in structure} == set(known)
-    for code, ours in (
-        (codes.cid7150.AnatomicalStructure, dicom_seg.ANATOMICAL_STRUCTURE),
-        (codes.cid7162.ArtificialIntelligence, dicom_seg.ARTIFICIAL_INTELLIGENCE),
-    ):
-        assert (code.value, code.scheme_designator, code.meaning) == ours
+    findings = [codes.SCT.Pneumothorax]
+    categories = [codes.cid7150.AnatomicalStructure, codes.cid7150.MorphologicallyAbnormalStructure]
+    known = [(code.value, code.scheme_designator, code.meaning) for code in lobes + sides + findings + categories]
+    assert {code for coded in CODES.values() for code in coded} == set(known)
+    code = codes.cid7162.ArtificialIntelligence
+    assert (code.value, code.scheme_designator, code.meaning) == dicom_seg.ARTIFICIAL_INTELLIGENCE
 
 
 @pytest.mark.parametrize("missing", [1, 3, 5])

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,7 @@ import torch
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator
 
-from ..datasets.scans import find_scans
-from ..handlers.scan_writer import ScanWriter
+from ..handlers.results_writer import ResultsWriter
 from .errors import BadInput, innermost_reason
 from .weights_file import check_preset, read_weights
 
@@ -32,11 +31,11 @@ def check_run(
     presets: Mapping[str, Any],
     bundle_root: str,
     weights_path: str,
-    series: str | None = None,
+    scans: Callable[[str], object],
 ) -> None:
     """Stop with one sentence on standard error and exit code 1 before anything is built or written.
 
-    MONAI would wrap the same errors in three of its own.
+    MONAI would wrap the same errors in three of its own. ``scans`` lists the scans at a path, as the dataset does.
     """
     try:
         if preset not in presets:
@@ -44,7 +43,7 @@ def check_run(
         check_device(device)
         if not dataset_dir:
             raise BadInput("no scan was given: expected --dataset_dir with a scan or a folder of scans")
-        find_scans(dataset_dir, series)
+        scans(dataset_dir)
         check_preset(Path(bundle_root), preset)
         read_weights(Path(weights_path))
         check_writable(Path(output_dir))
@@ -69,7 +68,7 @@ def check_writable(folder: Path) -> None:
         raise BadInput(f"the output folder {folder} is not writable: choose another --output_dir")
 
 
-def run_scans(evaluator: SupervisedEvaluator, dataset: Dataset, writer: ScanWriter, overwrite: bool = False) -> None:
+def run_scans(evaluator: SupervisedEvaluator, dataset: Dataset, writer: ResultsWriter, overwrite: bool = False) -> None:
     """Run every scan of the dataset by itself, so that one that fails does not stop the others.
 
     Keeps ``results.csv`` in the output folder: a row a scan with its numbers, ``status`` (done, skipped, failed) and

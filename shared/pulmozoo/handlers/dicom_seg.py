@@ -1,7 +1,7 @@
 """Label maps and probabilities as DICOM Segmentation objects (SEG), for systems that take no NIfTI.
 
 Source: DICOM PS3.3 A.51, Segmentation IOD. A lobe is coded as PS3.16 has it: by CID 6170 (lobe of lung) and, where
-there is one on each side, by CID 244 (laterality).
+there is one on each side, by CID 244 (laterality). A film is a series of one frame.
 """
 
 import warnings
@@ -20,11 +20,13 @@ from ..datasets.scans import is_dicom
 from .overlay import PALETTE
 
 highdicom, has_highdicom = optional_import("highdicom")
+pydicom, _ = optional_import("pydicom")
 
 Code = tuple[str, str, str]  # value, scheme, meaning
 Segment = Any  # highdicom.seg.SegmentDescription: the package is optional, so its types are not at hand
 
 ANATOMICAL_STRUCTURE: Code = ("91723000", "SCT", "Anatomical Structure")
+ABNORMAL_STRUCTURE: Code = ("49755003", "SCT", "Morphologically Abnormal Structure")
 ARTIFICIAL_INTELLIGENCE: Code = ("123110", "DCM", "Artificial Intelligence")
 UPPER_LOBE: Code = ("45653009", "SCT", "Upper lobe of lung")
 MIDDLE_LOBE: Code = ("72481006", "SCT", "Middle lobe of right lung")
@@ -32,12 +34,16 @@ LOWER_LOBE: Code = ("90572001", "SCT", "Lower lobe of lung")
 LEFT: Code = ("7771000", "SCT", "Left")
 RIGHT: Code = ("24028007", "SCT", "Right")
 
-STRUCTURES: Mapping[str, tuple[Code, ...]] = {
-    "left upper lobe": (UPPER_LOBE, LEFT),
-    "left lower lobe": (LOWER_LOBE, LEFT),
-    "right upper lobe": (UPPER_LOBE, RIGHT),
-    "right lower lobe": (LOWER_LOBE, RIGHT),
-    "right middle lobe": (MIDDLE_LOBE,),
+PNEUMOTHORAX: Code = ("36118008", "SCT", "Pneumothorax")
+
+# By label name: category, structure or finding and, where there is one on each side, the side.
+CODES: Mapping[str, tuple[Code, ...]] = {
+    "left upper lobe": (ANATOMICAL_STRUCTURE, UPPER_LOBE, LEFT),
+    "left lower lobe": (ANATOMICAL_STRUCTURE, LOWER_LOBE, LEFT),
+    "right upper lobe": (ANATOMICAL_STRUCTURE, UPPER_LOBE, RIGHT),
+    "right lower lobe": (ANATOMICAL_STRUCTURE, LOWER_LOBE, RIGHT),
+    "right middle lobe": (ANATOMICAL_STRUCTURE, MIDDLE_LOBE),
+    "pneumothorax": (ABNORMAL_STRUCTURE, PNEUMOTHORAX),
 }
 # A SEG must have these, if only empty; an anonymised series may have lost some.
 MAY_BE_EMPTY = (
@@ -89,6 +95,13 @@ def read_source(source: Path, scan: MetaTensor, series_uid: str | None = None) -
     return Series(source, list(headers.values()), [index[frame] for frame in sorted(index)])
 
 
+def read_film(source: Path) -> Series:
+    """The header of a film, without pixels, as a series of one frame."""
+    header = pydicom.dcmread(source, stop_before_pixels=True)
+    fill_in(header)
+    return Series(source, [header], [0])
+
+
 def complete(headers: Sequence[Header], step_mm: float) -> None:
     """Fill in, in place, what highdicom wants of its source images and what a series may lack.
 
@@ -97,15 +110,20 @@ def complete(headers: Sequence[Header], step_mm: float) -> None:
         step_mm: distance of the slices.
     """
     first = headers[0]
-    for keyword in MAY_BE_EMPTY:
-        if keyword not in first:
-            setattr(first, keyword, "")
+    fill_in(first)
     if "SharedFunctionalGroupsSequence" in first:
         return
     first.SliceThickness = first.get("SliceThickness") or step_mm
     first.SpacingBetweenSlices = step_mm
     for header in headers:  # the last digit may differ from slice to slice
         header.ImageOrientationPatient = first.ImageOrientationPatient
+
+
+def fill_in(header: Header) -> None:
+    """Empty values, in place, for what a SEG must have and an anonymised image may have lost."""
+    for keyword in MAY_BE_EMPTY:
+        if keyword not in header:
+            setattr(header, keyword, "")
 
 
 def write_label_seg(
@@ -117,7 +135,7 @@ def write_label_seg(
         labels: ``(1, X, Y, Z)`` integers, 0 is background.
         series: where the scan came from, see :func:`read_source`.
         path: file that is written.
-        label_names: ``{"1": "left upper lobe", ...}``, names of ``STRUCTURES``; ``"0"`` is background.
+        label_names: ``{"1": "left upper lobe", ...}``, names of ``CODES``; ``"0"`` is background.
         made_with: ``bundle``, ``version`` and ``weights`` with their ``sha256``.
 
     Raises BadInput if the headers of the series do not allow a SEG.
@@ -163,13 +181,13 @@ def frames(voxels: np.ndarray, series: Series) -> np.ndarray:
 
 def describe(segment: int, name: str, label: int, made_with: Mapping[str, Any]) -> Segment:
     """A segment's name, codes, origin and colour; the colour is that of the label in the overlay."""
-    structure, *side = (highdicom.sr.CodedConcept(*code) for code in STRUCTURES[name])
+    category, structure, *side = (highdicom.sr.CodedConcept(*code) for code in CODES[name])
     if side:
         structure.SegmentedPropertyTypeModifierCodeSequence = side
     return highdicom.seg.SegmentDescription(
         segment_number=segment,
         segment_label=name,
-        segmented_property_category=highdicom.sr.CodedConcept(*ANATOMICAL_STRUCTURE),
+        segmented_property_category=category,
         segmented_property_type=structure,
         algorithm_type="AUTOMATIC",
         algorithm_identification=highdicom.AlgorithmIdentificationSequence(

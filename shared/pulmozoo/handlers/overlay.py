@@ -32,7 +32,7 @@ _FONT_PX = 15
 _INK = (230, 230, 230)
 
 # Axis across the picture and down it, after both were turned to run from right to left, front to back, top to bottom.
-_PLANES = {"axial": (0, 1), "coronal": (0, 2), "sagittal": (1, 2)}
+PLANES = {"axial": (0, 1), "coronal": (0, 2), "sagittal": (1, 2)}
 _MARKS = {"axial": ("R", "A"), "coronal": ("R", "S"), "sagittal": ("A", "S")}
 
 
@@ -53,24 +53,24 @@ def overlay_png(
 
     Raises ValueError if the two are not on one grid.
     """
-    image, marks, spacing_mm = _canonical_pair(ct_hu, labels)
-    centers = [_fullest_slice(marks, axis) for axis in range(3)]
-    plain, coloured, seen = [], [], set(label_names)
-    for plane, axes in _PLANES.items():
+    image, marks, spacing_mm = canonical_pair(ct_hu, labels)
+    centers = [fullest_slice(marks, axis) for axis in range(3)]
+    plain, tinted, seen = [], [], set(label_names)
+    for plane, axes in PLANES.items():
         through = 3 - sum(axes)
         size = _panel_size([image.shape[a] * spacing_mm[a] for a in axes])
-        grey = _grey(_view(image, through, centers[through]), size)
-        slice_labels = _enlarged_labels(_view(marks, through, centers[through]), size)
+        grey = windowed(view(image, through, centers[through]), size)
+        slice_labels = enlarged(view(marks, through, centers[through]), size)
         seen.update(_labels_in(slice_labels))
         plain.append(_marked(grey, plane))
-        coloured.append(_marked(_coloured(grey, slice_labels), plane))
+        tinted.append(_marked(coloured(grey, slice_labels), plane))
     legend = {value: label_names.get(value, str(value)) for value in sorted(seen - {0})}
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    _sheet([plain, coloured], _title(ct_hu), legend).save(target, format="PNG")
+    sheet([plain, tinted], title_of(ct_hu), legend).save(target, format="PNG")
 
 
-def _canonical_pair(ct_hu: MetaTensor, labels: MetaTensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def canonical_pair(ct_hu: MetaTensor, labels: MetaTensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """CT and labels with axes to the right, to the front and up, and the voxel size (3,) in mm."""
     if ct_hu.ndim != 4 or ct_hu.shape[0] != 1 or labels.shape != ct_hu.shape:
         raise ValueError(
@@ -87,13 +87,13 @@ def _canonical_pair(ct_hu: MetaTensor, labels: MetaTensor) -> tuple[np.ndarray, 
     return image, marks, np.linalg.norm(ras_affine[:3, :3], axis=0)
 
 
-def _fullest_slice(labels: np.ndarray, axis: int) -> int:
+def fullest_slice(labels: np.ndarray, axis: int) -> int:
     """Index along ``axis`` of the slice with most labelled voxels; the middle one if there are none."""
     counts = np.count_nonzero(labels, axis=tuple(a for a in range(3) if a != axis))
     return int(counts.argmax()) if counts.any() else labels.shape[axis] // 2
 
 
-def _view(volume: np.ndarray, through: int, index: int) -> np.ndarray:
+def view(volume: np.ndarray, through: int, index: int) -> np.ndarray:
     """Slice ``(height, width)`` as it is looked at: every canonical axis runs against the direction of reading."""
     return np.take(volume, index, axis=through)[::-1, ::-1].T
 
@@ -104,15 +104,15 @@ def _panel_size(extent_mm: list[float]) -> tuple[int, int]:
     return max(1, round(extent_mm[0] * scale)), max(1, round(extent_mm[1] * scale))
 
 
-def _grey(ct_hu: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Windowed slice ``(height, width, 3)`` uint8, interpolated to ``size``."""
-    low, high = WINDOW_HU
+def windowed(ct_hu: np.ndarray, size: tuple[int, int], window_hu: tuple[float, float] = WINDOW_HU) -> np.ndarray:
+    """Slice in grey ``(height, width, 3)`` uint8, interpolated to ``size``; the window's ends are black and white."""
+    low, high = window_hu
     scaled = np.clip((ct_hu.astype(np.float32) - low) / (high - low), 0, 1) * 255
     resized = Image.fromarray(scaled).resize(size, Image.Resampling.BILINEAR)
     return np.repeat(np.rint(np.asarray(resized)).astype(np.uint8)[..., None], 3, axis=2)
 
 
-def _enlarged_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def enlarged(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Label slice ``(height, width)`` int64, nearest neighbour, at ``size``."""
     rows, columns = (
         np.minimum(((np.arange(new) + 0.5) * old / new).astype(int), old - 1)
@@ -126,7 +126,7 @@ def _colour(label: int) -> tuple[int, int, int]:
     return PALETTE[(label - 1) % len(PALETTE)]
 
 
-def _coloured(grey: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def coloured(grey: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Labels laid over the slice: a tint inside, the full colour on the outline."""
     picture = grey.astype(np.float32)
     padded = np.pad(labels, 1, mode="edge")
@@ -150,23 +150,23 @@ def _marked(picture: np.ndarray, plane: str) -> Image.Image:
     panel = Image.fromarray(picture)
     draw = ImageDraw.Draw(panel)
     left, top = _MARKS[plane]
-    draw.text((4, panel.height // 2), left, fill=_INK, font=_font(), anchor="lm", stroke_width=2, stroke_fill=(0, 0, 0))
-    draw.text((panel.width // 2, 4), top, fill=_INK, font=_font(), anchor="mt", stroke_width=2, stroke_fill=(0, 0, 0))
+    draw.text((4, panel.height // 2), left, fill=_INK, font=font(), anchor="lm", stroke_width=2, stroke_fill=(0, 0, 0))
+    draw.text((panel.width // 2, 4), top, fill=_INK, font=font(), anchor="mt", stroke_width=2, stroke_fill=(0, 0, 0))
     return panel
 
 
-def _font() -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+def font() -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
     """Pillow's own font, so that no file of the machine is needed."""
     return ImageFont.load_default(size=_FONT_PX)
 
 
-def _title(ct_hu: MetaTensor) -> str:
+def title_of(ct_hu: MetaTensor) -> str:
     """File name of the scan, or nothing."""
     name = ct_hu.meta.get("filename_or_obj")
     return Path(name).name if isinstance(name, str | PathLike) else ""
 
 
-def _sheet(rows: list[list[Image.Image]], title: str, legend: Mapping[int, str]) -> Image.Image:
+def sheet(rows: list[list[Image.Image]], title: str, legend: Mapping[int, str]) -> Image.Image:
     """Panels on black in rows, the title above and the legend below, on as many lines as it needs."""
     widths = [panel.width for panel in rows[0]]
     height = max(panel.height for panel in rows[0])
@@ -177,7 +177,7 @@ def _sheet(rows: list[list[Image.Image]], title: str, legend: Mapping[int, str])
     lines = entries[-1][1] + 1 if entries else 0
     sheet = Image.new("RGB", (width, legend_top + lines * _LINE_PX))
     draw = ImageDraw.Draw(sheet)
-    draw.text((_GAP_PX, _LINE_PX // 2), title, fill=_INK, font=_font(), anchor="lm")
+    draw.text((_GAP_PX, _LINE_PX // 2), title, fill=_INK, font=font(), anchor="lm")
     for number, row in enumerate(rows):
         left = _GAP_PX
         for panel in row:
@@ -186,7 +186,7 @@ def _sheet(rows: list[list[Image.Image]], title: str, legend: Mapping[int, str])
     for left, line, label, text in entries:
         middle = legend_top + line * _LINE_PX + _LINE_PX // 2
         draw.rectangle((left, middle - 6, left + 12, middle + 6), fill=_colour(label))
-        draw.text((left + 18, middle), text, fill=_INK, font=_font(), anchor="lm")
+        draw.text((left + 18, middle), text, fill=_INK, font=font(), anchor="lm")
     return sheet
 
 
@@ -195,7 +195,7 @@ def _legend_places(legend: Mapping[int, str], width: int) -> list[tuple[int, int
     places: list[tuple[int, int, int, str]] = []
     left, line = _GAP_PX, 0
     for label, text in legend.items():
-        needed = 18 + int(_font().getlength(text)) + 2 * _GAP_PX
+        needed = 18 + int(font().getlength(text)) + 2 * _GAP_PX
         if left > _GAP_PX and left + needed > width:
             left, line = _GAP_PX, line + 1
         places.append((left, line, label, text))

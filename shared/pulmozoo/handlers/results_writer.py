@@ -136,7 +136,7 @@ class ResultsWriter(ABC):
         return results if same and all(place.exists() for place in places.values()) else None
 
     def write(self, data: Mapping[str, Any], seconds: dict[str, float], device: str) -> None:
-        """Write one scan; ``data`` holds ``scan``, ``pred``, the scan as read, ``result`` and maybe ``probabilities``."""
+        """Write one scan; ``data`` holds ``scan``, ``pred``, the scan itself, ``result``, maybe ``probabilities``."""
         scan, source = data["scan"], data[self.source_key]
         started = time.monotonic()
         image = Path(source.meta["filename_or_obj"])
