@@ -30,7 +30,7 @@ from pulmozoo.phantom.cohort import write_cohort
 REPOSITORY = Path(__file__).resolve().parents[1]
 BUNDLES = sorted(path.parents[1] for path in REPOSITORY.glob("bundles/*/configs/metadata.json"))
 
-SMALL_PRESET = {"width": 0.1, "grid": {"spacing_mm": 12.0}, "tile": 124, "clean_up": False}
+SMALL_PRESET = {"width": 0.1, "grid": {"spacing_mm": 12.0}, "tile": 124, "clean_up": False, "film_px": 64}
 # No bfloat16: on a CPU, PyTorch 2.13 makes weight gradients of a Conv3d from uninitialised memory where an input is two
 # voxels deep, which the deepest level is here.
 SMALL_TRAINING = {"max_epochs": 1, "scan_epochs": 0, "cache_rate": 0.0, "amp": False}
@@ -45,6 +45,11 @@ class Outcome(NamedTuple):
 
     code: int
     said: str
+
+
+def takes_films(bundle: Path) -> bool:
+    """Whether a bundle's images are films and not volumes."""
+    return len(read_metadata(bundle)["network_data_format"]["inputs"]["image"]["spatial_shape"]) == 2
 
 
 def run_inference(bundle: Path, dataset_dir: Path | str, output_dir: Path | str, **overrides: Any) -> Outcome:
@@ -76,8 +81,7 @@ def labels_by_density(network: CTSUNet, *, finds_nothing: bool = False) -> dict[
         with torch.no_grad():
             carry_density(stage)
             set_head(stage, finds_nothing=finds_nothing)
-    state = network.state_dict()
-    return {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+    return halved(network)
 
 
 def carry_density(stage: ContextualUNet) -> None:
@@ -125,8 +129,15 @@ def make_small(bundle: Path, target: Path) -> Path:
             if isinstance(node, dict) and "patch" in node:
                 node["patch"] = SMALL_PATCH
         write_json(target / "configs" / name, config)
-    put_weights(target, labels_by_density(network_of(target)))
+    network = network_of(target)
+    put_weights(target, labels_by_density(network) if isinstance(network, CTSUNet) else halved(network))
     return target
+
+
+def halved(network: nn.Module) -> dict[str, Tensor]:
+    """The weights of a network in half precision, as bundles keep them."""
+    state = network.state_dict()
+    return {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
 
 
 def nodes(content: Any) -> Iterator[Any]:
@@ -214,6 +225,32 @@ def chest_ct(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def chest_film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic chest film with a pneumothorax as PNG."""
+    return write_films(tmp_path_factory.mktemp("film"), count=1, size=128) / "chest.png"
+
+
+@pytest.fixture
+def example(bundle: Path, request: pytest.FixtureRequest) -> Path:
+    """Something that the bundle can read, named ``chest``."""
+    path: Path = request.getfixturevalue("chest_film" if takes_films(bundle) else "chest_ct")
+    return path
+
+
+@pytest.fixture(scope="session")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two training subjects at 8 mm with a MONAI datalist."""
     return write_cohort(tmp_path_factory.mktemp("cohort"), count=2, seed=3, spacing_mm=(8.0, 8.0, 8.0)).parent
+
+
+@pytest.fixture(scope="session")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two training films with masks and a MONAI datalist."""
+    return write_film_cohort(tmp_path_factory.mktemp("films"), count=2, seed=3, size=64).parent
+
+
+@pytest.fixture
+def training_data(bundle: Path, request: pytest.FixtureRequest) -> Path:
+    """A folder with a datalist of two subjects that the bundle can learn from."""
+    folder: Path = request.getfixturevalue("films" if takes_films(bundle) else "cohort")
+    return folder

@@ -13,7 +13,7 @@ import torch
 from ignite.engine import Engine
 from monai.bundle import ConfigWorkflow
 
-from conftest import BUNDLES, REPOSITORY
+from conftest import BUNDLES, REPOSITORY, takes_films
 from pulmozoo.bundle.checks.verify import verify
 from pulmozoo.bundle.pack import pack
 from pulmozoo.bundle.weights_file import sha256
@@ -72,7 +72,7 @@ def monai_bundle_run(cwd: Path, config: str, *options: str) -> subprocess.Comple
 
 
 @pytest.mark.parametrize("place", ["bundle", "root", "parent", "repository's bundle"])
-def test_it_runs_from_any_folder_and_takes_its_own_weights(bundle, small_copy_of, chest_ct, tmp_path, place):
+def test_it_runs_from_any_folder_and_takes_its_own_weights(bundle, small_copy_of, example, tmp_path, place):
     small = small_copy_of(bundle)
     config = small / "configs" / "inference.json"
     cwd, config_file = {
@@ -81,19 +81,19 @@ def test_it_runs_from_any_folder_and_takes_its_own_weights(bundle, small_copy_of
         "parent": (small.parent, f"{small.name}/configs/inference.json"),
         "repository's bundle": (bundle, str(config)),
     }[place]
-    run = monai_bundle_run(cwd, config_file, "--dataset_dir", str(chest_ct), "--output_dir", str(tmp_path))
+    run = monai_bundle_run(cwd, config_file, "--dataset_dir", str(example), "--output_dir", str(tmp_path))
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
     results = json.loads((tmp_path / "chest" / "results.json").read_text(encoding="utf-8"))
     assert results["weights"]["sha256"] == sha256(small / "models" / "model.pt")
 
 
-def test_a_copy_without_weights_stops(bundle, chest_ct, tmp_path):
+def test_a_copy_without_weights_stops(bundle, example, tmp_path):
     copy = tmp_path / "copies" / bundle.name
     shutil.copytree(bundle, copy, ignore=shutil.ignore_patterns("out", "model.pt"))
     run = monai_bundle_run(
         REPOSITORY,
         str(copy / "configs" / "inference.json"),
-        *("--dataset_dir", str(chest_ct), "--output_dir", str(tmp_path / "OUT")),
+        *("--dataset_dir", str(example), "--output_dir", str(tmp_path / "OUT")),
     )
     assert run.returncode == 1
     said = [line for line in run.stderr.splitlines() if line.startswith("pulmozoo: ")]
@@ -104,13 +104,13 @@ def test_a_copy_without_weights_stops(bundle, chest_ct, tmp_path):
     assert not (tmp_path / "OUT").exists()
 
 
-def run_configs(configs: list[Path], cohort: Path, output_dir: Path, **overrides: Any) -> ConfigWorkflow:
+def run_configs(configs: list[Path], data: Path, output_dir: Path, **overrides: Any) -> ConfigWorkflow:
     """Run a config, or one with overlays, in this process."""
     workflow = ConfigWorkflow(
         config_file=[str(path) for path in configs],
         workflow_type="train",
         logging_file=False,
-        dataset_dir=str(cohort),
+        dataset_dir=str(data),
         output_dir=str(output_dir),
         device="cpu",
         **overrides,
@@ -121,7 +121,7 @@ def run_configs(configs: list[Path], cohort: Path, output_dir: Path, **overrides
     return workflow
 
 
-def test_a_killed_training_goes_on_where_it_stopped(bundle, small_copy_of, cohort, tmp_path, monkeypatch):
+def test_a_killed_training_goes_on_where_it_stopped(bundle, small_copy_of, training_data, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", sys.path[:])
     config = small_copy_of(bundle) / "configs" / "train.json"
     save = Resume.save
@@ -133,10 +133,10 @@ def test_a_killed_training_goes_on_where_it_stopped(bundle, small_copy_of, cohor
     with monkeypatch.context() as patch:
         patch.setattr(Resume, "save", save_and_be_killed)
         with pytest.raises(KeyboardInterrupt):
-            run_configs([config], cohort, tmp_path / "killed", max_epochs=2)
+            run_configs([config], training_data, tmp_path / "killed", max_epochs=2)
     first = torch.load(tmp_path / "killed" / "last.pt", weights_only=True)
     assert (first["epoch"], first["iteration"]) == (1, 2)
-    resumed = run_configs([config], cohort, tmp_path / "killed", max_epochs=2)
+    resumed = run_configs([config], training_data, tmp_path / "killed", max_epochs=2)
     assert resumed.trainer.state.iteration == 4
     second = torch.load(tmp_path / "killed" / "last.pt", weights_only=True)
     assert (second["epoch"], second["iteration"]) == (2, 4)
@@ -144,7 +144,7 @@ def test_a_killed_training_goes_on_where_it_stopped(bundle, small_copy_of, cohor
     assert {name.split(".")[0] for name in moved} == {name.split(".")[0] for name in first["network"]}
     assert all(value.isfinite().all() for value in second["network"].values())
     assert list(tmp_path.rglob("*unfinished*")) == []
-    run_configs([config], cohort, tmp_path / "straight", max_epochs=2)
+    run_configs([config], training_data, tmp_path / "straight", max_epochs=2)
     straight = torch.load(tmp_path / "straight" / "last.pt", weights_only=True)
     assert second["scheduler"] == straight["scheduler"]
     assert second["optimizer"]["param_groups"] == straight["optimizer"]["param_groups"]
@@ -155,16 +155,16 @@ def test_a_killed_training_goes_on_where_it_stopped(bundle, small_copy_of, cohor
     [path for bundle in BUNDLES for path in configs_of(bundle) if path.name not in COMPLETE_CONFIGS],
     ids=lambda path: path.relative_to(REPOSITORY / "bundles").as_posix(),
 )
-def test_every_overlay_runs(overlay, small_copy_of, cohort, tmp_path, monkeypatch):
+def test_every_overlay_runs(overlay, small_copy_of, request, tmp_path, monkeypatch):
     """Overlays lie on train.json; those that change the evaluation lie on evaluate.json in between."""
     monkeypatch.setattr(sys, "path", sys.path[:])
     bundle = next(bundle for bundle in BUNDLES if bundle in overlay.parents)
+    data = request.getfixturevalue("films" if takes_films(bundle) else "cohort")
     configs = small_copy_of(bundle) / "configs"
     mine = configs / overlay.relative_to(bundle / "configs")
     keys = set(json.loads(overlay.read_text(encoding="utf-8")))
     evaluates = any(re.match(r"validate\b", key) for key in keys)
     between = [configs / "evaluate.json"] if evaluates and mine.name != "evaluate.json" else []
-    run_configs(
-        [configs / "train.json", *between, mine], cohort, tmp_path, **({"split": "training"} if evaluates else {})
-    )
+    more = {"split": "training"} if evaluates else {}
+    run_configs([configs / "train.json", *between, mine], data, tmp_path, **more)
     assert [path for path in tmp_path.rglob("*") if path.is_file()]

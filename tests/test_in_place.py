@@ -22,9 +22,9 @@ def served(bundle, small_copy_of, tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def scans(cohort) -> list[dict[str, str]]:
-    files = json.loads((cohort / "datalist.json").read_text())["training"]
-    return [{key: str(cohort / name) for key, name in entry.items()} for entry in files]
+def scans(training_data) -> list[dict[str, str]]:
+    files = json.loads((training_data / "datalist.json").read_text())["training"]
+    return [{key: str(training_data / entry[key]) for key in ("image", "label")} for entry in files]
 
 
 def train_as_monai_label(served: Path, training: list[Any], held_back: list[Any], **more: Any) -> None:
@@ -56,7 +56,7 @@ def train_as_monai_label(served: Path, training: list[Any], held_back: list[Any]
     )
 
 
-def test_new_weights_are_in_the_bundle_and_run(served, scans, chest_ct, tmp_path):
+def test_new_weights_are_in_the_bundle_and_run(served, scans, example, tmp_path):
     before = read_metadata(served)["weights"]
     old = torch.load(served / "models" / "model.pt", weights_only=True)
     train_as_monai_label(served, scans[:1], scans[1:])
@@ -70,7 +70,7 @@ def test_new_weights_are_in_the_bundle_and_run(served, scans, chest_ct, tmp_path
     assert after["score"].endswith("(mean of 1 scans held back)")
     rows = (served / "out" / "train" / "scores.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["scan", Path(scans[1]["image"]).name, "mean"]
-    assert run_inference(served, chest_ct, tmp_path / "OUT").code == 0
+    assert run_inference(served, example, tmp_path / "OUT").code == 0
     results = json.loads((tmp_path / "OUT" / "chest" / "results.json").read_text())
     assert results["weights"]["sha256"] == after["sha256"]
 
@@ -95,12 +95,12 @@ def test_an_earlier_training_of_the_copy_is_not_gone_on_with(served, scans):
     assert earlier.read_bytes() == written
 
 
-def test_a_training_on_a_dataset_leaves_the_bundle_as_it_was(served, cohort, tmp_path):
+def test_a_training_on_a_dataset_leaves_the_bundle_as_it_was(served, training_data, tmp_path):
     before = {path: path.read_bytes() for path in served.rglob("*") if path.is_file()}
     run(
         config_file=str(served / "configs" / "train.json"),
         logging_file=False,
-        **{"dataset_dir": str(cohort), "output_dir": str(tmp_path / "OUT"), "device": "cpu"},
+        **{"dataset_dir": str(training_data), "output_dir": str(tmp_path / "OUT"), "device": "cpu"},
     )
     assert {path: path.read_bytes() for path in served.rglob("*") if path.is_file()} == before
     assert [path.name for path in (tmp_path / "OUT").iterdir()] == ["last.pt"]

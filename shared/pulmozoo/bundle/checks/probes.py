@@ -24,6 +24,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.config_item import ComponentLocator
 from monai.data import DataLoader
 from monai.transforms import SaveImaged
+from PIL import Image
 from torch import Tensor
 
 from ..errors import BadInput, innermost_reason
@@ -230,13 +231,22 @@ def monai_label(case: Case) -> None:
 
 def check_labels(labels: Any, scan: str) -> None:
     """Raise BadInput unless the labels lie on the scan's own grid, in a type that MONAI Label can write."""
-    source = nib.Nifti1Image.from_filename(scan)
-    if tuple(labels.shape) != (1, *source.shape):
-        raise BadInput(f"pred has shape {tuple(labels.shape)} after postprocessing: expected {(1, *source.shape)}")
+    shape, affine = grid_of(scan)
+    if tuple(labels.shape) != (1, *shape):
+        raise BadInput(f"pred has shape {tuple(labels.shape)} after postprocessing: expected {(1, *shape)}")
     if labels.dtype not in LABEL_TYPES:
         raise BadInput(f"pred is {labels.dtype} after postprocessing: expected one of {LABEL_TYPES}")
-    if not torch.allclose(labels.affine.cpu(), torch.as_tensor(source.affine).to(labels.affine.dtype), atol=1e-3):
+    if affine is not None and not torch.allclose(labels.affine.cpu(), affine.to(labels.affine.dtype), atol=1e-3):
         raise BadInput("pred does not have the scan's affine after postprocessing")
+
+
+def grid_of(scan: str) -> tuple[tuple[int, ...], Tensor | None]:
+    """Shape and affine of the example: of a film (PNG) columns and rows, and no affine."""
+    if scan.endswith(".png"):
+        with Image.open(scan) as film:
+            return film.size, None
+    volume = nib.Nifti1Image.from_filename(scan)
+    return volume.shape, torch.as_tensor(volume.affine)
 
 
 def beside_another_bundle(case: Case) -> None:
