@@ -189,3 +189,23 @@ def test_truncated_checkpoint_leaves_nothing(tmp_path, source, checkpoint):
     with pytest.raises(BadInput, match="truncated"):
         adopt(checkpoint, source, tmp_path / "new", "large", DESCRIPTION)
     assert not (tmp_path / "new").exists()
+
+
+def test_other_settings_of_the_training_go_into_the_configs(tmp_path, source):
+    for name in ("inference", "train"):
+        path = source / "configs" / f"{name}.json"
+        config = read_json(path)
+        write_json(path, {**config, "affine": True, "network_def": {**config["network_def"], "affine": "@affine"}})
+    torch.save(nn.BatchNorm1d(5, affine=False).state_dict(), tmp_path / "plain.pt")
+    with pytest.raises(BadInput, match="weight is missing"):
+        adopt(tmp_path / "plain.pt", source, tmp_path / "new", "large", DESCRIPTION)
+    adopt(tmp_path / "plain.pt", source, tmp_path / "new", "large", DESCRIPTION, {"affine": False})
+    for name in ("inference", "train"):
+        config = read_json(tmp_path / "new" / "configs" / f"{name}.json")
+        assert (config["preset"], config["affine"]) == ("large", False)
+
+
+def test_a_setting_that_the_bundle_does_not_have_is_refused(tmp_path, source, checkpoint):
+    with pytest.raises(BadInput, match="has no setting 'wide'"):
+        adopt(checkpoint, source, tmp_path / "new", "large", DESCRIPTION, {"wide": True})
+    assert not (tmp_path / "new").exists()

@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,14 @@ logger = logging.getLogger(__name__)
 CONFIGS_WITH_PRESET = ("inference.json", "train.json")
 
 
-def adopt(checkpoint: Path, source: Path, out: Path, preset: str, description: dict[str, str]) -> Path:
+def adopt(
+    checkpoint: Path,
+    source: Path,
+    out: Path,
+    preset: str,
+    description: dict[str, str],
+    settings: Mapping[str, Any] | None = None,
+) -> Path:
     """Copy the bundle ``source`` to ``out`` with the weights of ``checkpoint``, in half precision.
 
     Args:
@@ -29,18 +37,26 @@ def adopt(checkpoint: Path, source: Path, out: Path, preset: str, description: d
         out: a new folder, or ``source`` itself to change it in place.
         preset: the preset the network was trained with.
         description: ``tier``, ``trained_on``, ``command`` and ``score`` for the metadata.
+        settings: values of other keys of the configs that the network was trained with, such as ``{"aspp": True}``.
 
     Returns the path of the weights. Raises BadInput when they do not fit the network; whatever goes wrong, ``out``
     stays as it was.
     """
-    return adopt_state(network_state(checkpoint), checkpoint, source, out, preset, description)
+    return adopt_state(network_state(checkpoint), checkpoint, source, out, preset, description, settings)
 
 
 def adopt_state(
-    state: dict[str, Tensor], checkpoint: Path, source: Path, out: Path, preset: str, description: dict[str, str]
+    state: dict[str, Tensor],
+    checkpoint: Path,
+    source: Path,
+    out: Path,
+    preset: str,
+    description: dict[str, str],
+    settings: Mapping[str, Any] | None = None,
 ) -> Path:
     """As :func:`adopt`, with the state dict that was read from ``checkpoint`` already."""
-    load_strictly(network_of(source, preset), state, checkpoint)
+    chosen = {**(settings or {}), "preset": preset}
+    load_strictly(network_of(source, chosen), state, checkpoint)
     half = {name: halved(tensor) for name, tensor in state.items()}
     in_place = out.resolve() == source.resolve()
     if out.exists() and not in_place:
@@ -49,7 +65,7 @@ def adopt_state(
     with tempfile.TemporaryDirectory(prefix=".adopting_", dir=out if in_place else out.parent) as unfinished:
         new = Path(unfinished) / "bundle"
         shutil.copytree(source, new, ignore=shutil.ignore_patterns("out", "__pycache__", ".adopting_*"))
-        changed = write_weights(new, half, preset, description)
+        changed = write_weights(new, half, chosen, description)
         if in_place:
             (out / "models").mkdir(exist_ok=True)
             for path in changed:
@@ -59,17 +75,20 @@ def adopt_state(
     return out / "models" / "model.pt"
 
 
-def write_weights(bundle: Path, state: dict[str, Tensor], preset: str, description: dict[str, str]) -> list[Path]:
-    """Write weights, preset and metadata into a bundle; returns the files written, the metadata last."""
+def write_weights(
+    bundle: Path, state: dict[str, Tensor], chosen: Mapping[str, Any], description: dict[str, str]
+) -> list[Path]:
+    """Write weights, preset and settings, and metadata into a bundle; returns the files written, the metadata last."""
     weights = bundle / "models" / "model.pt"
     weights.parent.mkdir(exist_ok=True)
     torch.save(state, weights)
     configs = [path for name in CONFIGS_WITH_PRESET if (path := bundle / "configs" / name).exists()]
     for path in configs:
-        write_json(path, {**json.loads(path.read_text(encoding="utf-8")), "preset": preset})
+        config = json.loads(path.read_text(encoding="utf-8"))
+        write_json(path, {**config, **{key: value for key, value in chosen.items() if key in config}})
     metadata = {**read_metadata(bundle), "data_source": description["trained_on"]}
     metadata.pop("eval_metrics", None)  # those of the weights before
-    metadata["weights"] = {**description, "preset": preset, "sha256": sha256(weights)}
+    metadata["weights"] = {**description, "preset": chosen["preset"], "sha256": sha256(weights)}
     write_json(bundle / "configs" / "metadata.json", metadata)
     return [weights, *configs, bundle / "configs" / "metadata.json"]
 
@@ -85,13 +104,17 @@ def network_state(checkpoint: Path) -> dict[str, Tensor]:
     return state
 
 
-def network_of(bundle: Path, preset: str) -> nn.Module:
-    """The bundle's network in a preset, with random weights."""
+def network_of(bundle: Path, chosen: Mapping[str, Any]) -> nn.Module:
+    """The bundle's network in a preset and with other settings of its inference.json, with random weights."""
     parser = ConfigParser()
     parser.read_config(str(bundle / "configs" / "inference.json"))
-    if preset not in parser["presets"]:
-        raise BadInput(f"there is no preset {preset!r}: choose one of {', '.join(parser['presets'])}")
-    parser["preset"] = preset
+    if chosen["preset"] not in parser["presets"]:
+        raise BadInput(f"there is no preset {chosen['preset']!r}: choose one of {', '.join(parser['presets'])}")
+    unknown = [key for key in chosen if key not in parser]
+    if unknown:
+        raise BadInput(f"inference.json of {bundle} has no setting {unknown[0]!r}: leave it out or correct its name")
+    for key, value in chosen.items():
+        parser[key] = value
     network: nn.Module = parser.get_parsed_content("network_def")
     return network
 
