@@ -59,6 +59,11 @@ def test_lovasz_in_both_stages_or_in_the_first(lovasz, stages, hinge_in):
         assert loss(logits, label) == (hinge if stage in hinge_in else plain)
 
 
+def test_wrong_name_of_the_stages_is_told():
+    with pytest.raises(ValueError, match="lovasz_stages must be 'both' or 'first', got 'second'"):
+        PneumothoraxLoss(lovasz=True, lovasz_stages="second")
+
+
 @pytest.mark.parametrize(("lovasz", "weight"), [(False, 0.1), (True, 0.01)])
 def test_films_of_known_class_teach_the_class_alone(lovasz, weight):
     logits = logits_of(MASK_LOGITS, 1.5, -0.7).requires_grad_()
