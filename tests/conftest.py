@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
+from PIL import Image
 from torch import Tensor, nn
 
 from pulmozoo.bundle.weights_file import read_metadata, sha256
@@ -26,6 +27,8 @@ from pulmozoo.cli import bundle_folder
 from pulmozoo.networks.ctsunet import LOBE_CLASSES, ContextualUNet, CTSUNet
 from pulmozoo.phantom import thorax
 from pulmozoo.phantom.cohort import write_cohort
+from pulmozoo.phantom.film_cohort import write_films
+from pulmozoo.phantom.radiograph import radiograph
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BUNDLES = sorted(path.parents[1] for path in REPOSITORY.glob("bundles/*/configs/metadata.json"))
@@ -226,8 +229,11 @@ def chest_ct(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def chest_film(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A synthetic chest film with a pneumothorax as PNG."""
-    return write_films(tmp_path_factory.mktemp("film"), count=1, size=128) / "chest.png"
+    """A synthetic chest film with a pneumothorax as PNG, wider than it is high."""
+    film = radiograph(seed=1, pneumothorax="lateral", size=96)["film"]
+    path = tmp_path_factory.mktemp("film") / "chest.png"
+    Image.fromarray((film[:80] * 255).round().to(torch.uint8).numpy()).save(path)
+    return path
 
 
 @pytest.fixture
@@ -246,7 +252,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two training films with masks and a MONAI datalist."""
-    return write_film_cohort(tmp_path_factory.mktemp("films"), count=2, seed=3, size=64).parent
+    return write_films(tmp_path_factory.mktemp("films"), count=2, seed=3, size=64).parent
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from pulmozoo import cli
 from pulmozoo.bundle.errors import BadInput
 from pulmozoo.bundle.weights_file import sha256
 from pulmozoo.cli import bundle_folder, main
+from pulmozoo.phantom import gallery, realism
+from toy_chest import toy_chest
 
 
 class Ended(NamedTuple):
@@ -137,6 +139,25 @@ def test_phantom_writes_a_cohort(pulmozoo, tmp_path):
         image, label = (nib.load(tmp_path / files[key]) for key in ("image", "label"))
         assert image.header.get_zooms() == (12, 12, 9)
         assert image.shape == label.shape
+
+
+def test_phantom_gallery_and_realism_beside_a_scan(pulmozoo, tmp_path, monkeypatch):
+    monkeypatch.setattr(gallery, "thorax", toy_chest)
+    monkeypatch.setattr(realism, "thorax", toy_chest)
+    toy, chest_ct = toy_chest(0, (62, 54, 46), (5.6, 5.2, 7.0)), tmp_path / "chest.nii.gz"
+    nib.save(nib.Nifti1Image(toy["ct_hu"].numpy(), toy["affine"].numpy()), chest_ct)
+    ended = pulmozoo("phantom-gallery", tmp_path / "page.png", "--count", "1", "--scans", chest_ct)
+    assert (ended.code, ended.printed) == (0, f"{tmp_path / 'page.png'}\n")
+    ended = pulmozoo("phantom-realism", tmp_path / "out", "--count", "2", "--scans", chest_ct)
+    assert (ended.code, ended.printed) == (0, f"{tmp_path / 'out' / 'realism.md'}\n")
+    assert (tmp_path / "out" / "realism.md").read_text().count("\n## ") == 2
+
+
+def test_phantom_gallery_and_realism_say_what_is_wrong(pulmozoo, tmp_path):
+    ended = pulmozoo("phantom-gallery", tmp_path / "page.jpg")
+    assert (ended.code, ended.said.split(": ")[-1]) == (1, "expected the name of the picture; add .png")
+    ended = pulmozoo("phantom-realism", tmp_path / "out", "--count", "1", "--scans", tmp_path)
+    assert (ended.code, ended.said.split(": ")[1]) == (1, "count is 1")
 
 
 def test_phantom_of_nobody(pulmozoo, tmp_path):

@@ -14,7 +14,11 @@ from .bundle.errors import BadInput, innermost_reason
 from .bundle.pack import pack as pack_bundle
 from .bundle.run import SOME_FAILED, print_results
 from .bundle.weights_file import read_metadata
+from .datasets.prepare import prepare_data
 from .phantom.cohort import write_cohort
+from .phantom.film_cohort import write_films
+from .phantom.gallery import write_gallery
+from .phantom.realism import write_realism
 from .weights.released_copy import bundle_to_run, import_copy
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
@@ -70,17 +74,79 @@ def phantom(
     seed: int = 0,
     spacing_mm: tuple[float, float, float] | None = None,
     workers: int = 1,
+    output_ext: str = ".nii.gz",
 ) -> None:
-    """Write synthetic chest CTs with lobe labels and a MONAI datalist.
+    """Write synthetic chest CTs with labels of lobes, airways and vessels and a MONAI datalist.
 
     Args:
         output_dir: made if missing; subjects already there are kept.
         count: subjects.
         seed: which cohort.
-        spacing_mm: voxel size as "(x, y, z)"; without it each subject draws its own.
+        spacing_mm: voxel size as "(x, y, z)"; without it each subject draws its own, and its axes and padding.
         workers: processes.
+        output_ext: of the CTs: .nii.gz, or dicom for a folder of slices each; labels are NIfTI.
     """
-    write_cohort(output_dir, count, seed, spacing_mm, workers)
+    write_cohort(str(output_dir), count, seed, spacing_mm, workers, output_ext)
+
+
+def phantom_films(
+    output_dir: str,
+    count: int = 4,
+    seed: int = 0,
+    size: int = 512,
+    workers: int = 1,
+    output_ext: str = ".png",
+) -> None:
+    """Write synthetic chest films, half of them with a pneumothorax, with the masks and a MONAI datalist.
+
+    Args:
+        output_dir: made if missing; films already there are kept.
+        count: films; four in a row are of one patient.
+        seed: which cohort.
+        size: rows and columns.
+        workers: processes.
+        output_ext: .png or .dcm.
+    """
+    write_films(str(output_dir), count, seed, size, workers, output_ext)
+
+
+def prepare(bundle: str, data_dir: str, output_dir: str, layout: str, seed: int = 0, keep_all: bool = False) -> None:
+    """Turn a data set as it was downloaded into masks and a MONAI datalist; its images stay where they are.
+
+    Args:
+        bundle: short name (pneumothorax).
+        data_dir: the data set.
+        output_dir: where datalist.json, left_out.csv and masks go.
+        layout: siim (DICOM films, train-rle.csv), folders (images, masks) or nih (films, image-level table).
+        seed: of the draw and the split.
+        keep_all: take all films, not as many without as with the disease.
+    """
+    written = prepare_data(bundle, Path(data_dir), Path(output_dir), layout, seed, keep_all=keep_all)
+    sys.stdout.write(f"{written}\n")
+
+
+def phantom_gallery(picture: str, seed: int = 0, count: int = 4, scans: str | None = None) -> None:
+    """Draw a page of synthetic chests and their labels, beside real scans where a folder is given.
+
+    Args:
+        picture: the PNG.
+        seed: of the first chest.
+        count: chests.
+        scans: a CT or a folder of CTs.
+    """
+    sys.stdout.write(f"{write_gallery(str(picture), seed, count, scans)}\n")
+
+
+def phantom_realism(output_dir: str, scans: str, count: int = 20, seed: int = 0) -> None:
+    """Hold synthetic chests against real CTs, on the grid of each, in realism.md and two csv files.
+
+    Args:
+        output_dir: made if missing.
+        scans: a CT or a folder of CTs.
+        count: chests on each grid.
+        seed: of the first chest.
+    """
+    sys.stdout.write(f"{write_realism(str(output_dir), scans, count, seed)}\n")
 
 
 def adopt(
@@ -92,6 +158,7 @@ def adopt(
     trained_on: str = "",
     command: str = "",
     score: str = "",
+    **settings: Any,
 ) -> None:
     """Turn a trained checkpoint into a bundle: weights, preset and metadata together.
 
@@ -104,9 +171,10 @@ def adopt(
         trained_on: one sentence on the training data.
         command: the command that trained it.
         score: which score on what.
+        settings: other keys of the bundle's configs that it was trained with: --aspp true, ...
     """
     description = {"tier": tier, "trained_on": trained_on, "command": command, "score": score}
-    weights = adopt_checkpoint(Path(checkpoint), bundle_folder(bundle), Path(out), preset, description)
+    weights = adopt_checkpoint(Path(checkpoint), bundle_folder(bundle), Path(out), preset, description, settings)
     sys.stdout.write(f"{weights}\n")
 
 
@@ -146,6 +214,10 @@ COMMANDS = {
     "run": run,
     "show": show,
     "phantom": phantom,
+    "phantom-gallery": phantom_gallery,
+    "phantom-realism": phantom_realism,
+    "phantom-films": phantom_films,
+    "prepare": prepare,
     "import-weights": import_weights,
     "adopt": adopt,
     "pack": pack,

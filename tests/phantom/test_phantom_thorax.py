@@ -5,9 +5,9 @@ import torch
 
 from pulmozoo.phantom import thorax
 from pulmozoo.phantom.anatomy import draw_chest, lung_depths, mediastinum_depth
-from pulmozoo.phantom.chest import ANATOMY
 from pulmozoo.phantom.fields import Draws, Points, centred_grid
 from pulmozoo.phantom.fissures import draw_lobation, map_lungs
+from pulmozoo.phantom.scene import ANATOMY
 
 SHAPE, SPACING_MM = (80, 62, 70), (4.5, 5.0, 5.5)
 LUL, LLL, RUL, RLL, RML = 1, 2, 3, 4, 5

@@ -25,6 +25,7 @@ CT_SOP_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.2.1": "Enhanced CT Image Storage",
     "1.2.840.10008.5.1.4.1.1.2.2": "Legacy Converted Enhanced CT Image Storage",
 }
+JPEG_END = b"\xff\xd9"
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 # Positions are often rounded to 0.1 mm: a slice may lie this share of the spacing off the even grid.
 UNEVEN_SHARE = 0.2
@@ -66,7 +67,9 @@ def read_headers(folder_or_file: Path, series_uid: str | None = None) -> dict[Pa
     if not has_pydicom:
         raise BadInput("DICOM needs the dicom extra: pip install 'pulmozoo[dicom]'")
     files = dicom_files(folder_or_file) if folder_or_file.is_dir() else [folder_or_file]
-    return choose_series({file: _read(file, stop_before_pixels=True) for file in files}, folder_or_file, series_uid)
+    return choose_series(
+        {file: read_dicom(file, stop_before_pixels=True) for file in files}, folder_or_file, series_uid
+    )
 
 
 def choose_series(headers: dict[Path, Header], source: Path, series_uid: str | None = None) -> dict[Path, Header]:
@@ -170,14 +173,15 @@ def read_pixels(slices: list[Slice]) -> np.ndarray:
     for index, one in enumerate(slices):
         by_file.setdefault(one.file, []).append(index)
     for file, indices in by_file.items():
-        pixels = _decode(file).reshape(-1, rows, columns)
+        pixels = decode_pixels(file).reshape(-1, rows, columns)
         for index in indices:
             one = slices[index]
             planes[index] = pixels[one.frame] * np.float32(one.slope) + np.float32(one.intercept)
     return planes.transpose(2, 1, 0)
 
 
-def _read(file: Path, stop_before_pixels: bool = False) -> Header:
+def read_dicom(file: Path, stop_before_pixels: bool = False) -> Header:
+    """One DICOM file, or its header alone; raises BadInput if it is none."""
     try:
         return pydicom.dcmread(file, stop_before_pixels=stop_before_pixels)
     except (pydicom.errors.InvalidDicomError, EOFError, ValueError, AttributeError) as error:
@@ -233,16 +237,21 @@ def _slice(file: Path, frame: int, header: Header, places: list[Header]) -> Slic
     )
 
 
-def _decode(file: Path) -> np.ndarray:
+def decode_pixels(file: Path) -> np.ndarray:
     """Stored values of a file, ``(rows, columns)`` or ``(frames, rows, columns)``."""
-    data = _read(file)
+    data = read_dicom(file)
+    if "PixelData" not in data:
+        raise BadInput(f"{file} has no pixel data: expected an image; is it a report, or was the file cut short?")
     syntax = data.file_meta.TransferSyntaxUID
+    # The decoder fills up what is missing.
+    if syntax in pydicom.uid.JPEGTransferSyntaxes and not data.PixelData.rstrip(b"\0").endswith(JPEG_END):
+        raise BadInput(f"{file} has truncated pixel data (its JPEG stream has no end): copy it again")
     try:
         return np.asarray(data.pixel_array)
     except Exception as error:  # each decoder raises its own kinds
         if syntax.is_compressed:
             raise BadInput(
                 f"{file} has pixels compressed as {syntax.name} that cannot be decoded ({error}): "
-                "pip install 'pulmozoo[dicom]', or store the series uncompressed"
+                "pip install 'pulmozoo[dicom]', or store it uncompressed"
             ) from error
-        raise BadInput(f"{file} has truncated or damaged pixel data ({error}): copy the series again") from error
+        raise BadInput(f"{file} has truncated or damaged pixel data ({error}): copy it again") from error

@@ -1,10 +1,10 @@
 """Find the scans below a path and name them; standard library only, so that discovery needs no reader."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..bundle.errors import BadInput
+from .discovery import unique_ids, visible_folders
 
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd")
 EXPECTED = "a CT file (.nii, .nii.gz, .mha, .mhd, .nrrd, .dcm), a DICOM folder or a folder of scans"
@@ -32,7 +32,7 @@ def find_scans(dataset_dir: str | Path, series: str | None = None) -> list[dict[
     chosen = {} if series is None else {"series": series}
     return [
         {"image": str(path), "scan": scan_id, **chosen}
-        for path, scan_id in zip(paths, _unique_ids(paths, root), strict=True)
+        for path, scan_id in zip(paths, unique_ids(paths, root, [_id_suffix(path) for path in paths]), strict=True)
     ]
 
 
@@ -59,27 +59,14 @@ def _is_scan_file(path: Path) -> bool:
     return bool(_suffix(path)) or is_dicom(path)
 
 
+def _id_suffix(path: Path) -> str:
+    """What the id of a scan leaves out of its name."""
+    return "" if path.is_dir() else _suffix(path) or (path.suffix if path.suffix.lower() == ".dcm" else "")
+
+
 def _scans_in(root: Path) -> Iterator[Path]:
     """Folders that hold DICOM files directly, and volume files, at or below the root."""
-    seen: set[Path] = set()
-    for name, folders, files in os.walk(root, followlinks=True):
-        folder = Path(name)
-        if folder.resolve() in seen:  # a link that leads back up
-            folders.clear()
-            continue
-        seen.add(folder.resolve())
-        folders[:] = [child for child in folders if not child.startswith(".")]
+    for folder, files in visible_folders(root):
         if dicom_files(folder):
             yield folder
-        visible = (folder / file for file in files if not file.startswith("."))
-        yield from (path for path in visible if _suffix(path) and path.is_file())
-
-
-def _unique_ids(paths: list[Path], root: Path) -> list[str]:
-    ids: list[str] = []
-    for path in paths:
-        full = "__".join(path.relative_to(root).parts) or root.resolve().name
-        suffix = "" if path.is_dir() else _suffix(path) or (path.suffix if path.suffix.lower() == ".dcm" else "")
-        candidates = [full.removesuffix(suffix), full, *(f"{full}_{count}" for count in range(2, len(paths) + 2))]
-        ids.append(next(name for name in candidates if name not in ids))
-    return ids
+        yield from (path for path in files if _suffix(path))

@@ -1,78 +1,62 @@
-"""What the scanner adds to a painted chest: blur, quantum noise and the grain of lung tissue too fine to be drawn."""
+"""What the scanner makes of a painted chest: slices, kernel, noise and artefacts, in int16 HU."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
+from .artefacts import Marks, add_streak_sources, blur_heart, photon_streaks
+from .attenuation import measure_attenuation
 from .fields import Draws
+from .filters import gaussian_weights, repeat_edges, slide, unit_power
+from .kernel import Kernel, kernel_of
+from .scan_grid import ScanGrid
+from .scanner import AIR_HU
 
-Triple = tuple[float, float, float]
-
-HU_RANGE = (-1024, 3071)
-GRAIN_MM = 1.2  # sd of the Gaussian that correlates lung grain: gone after about 3 mm (emphysema_texture.md)
-
-
-@dataclass(frozen=True)
-class Scanner:
-    """Blur in mm, noise in HU and its correlation in voxels."""
-
-    blur_mm: float
-    noise_hu: float
-    noise_voxels: float
+HIGHEST_HU = 3071
+BOX_SD = 0.29  # of a box, as a share of its width
+SLAB_VOXELS = 1_000_000  # filtered at once
 
 
-def draw_scanner(draws: Draws) -> Scanner:
-    noise = draws.uniform(5, 30) if draws.chance(0.75) else draws.uniform(30, 60)
-    return Scanner(draws.uniform(0.4, 1.0), noise, draws.uniform(0.3, 0.9))
+def acquire(hu: Tensor, scan: ScanGrid, marks: Marks, draws: Draws) -> Tensor:
+    """Turn HU painted on ``scan.painted()`` into a scan of ``scan.shape`` (int16)."""
+    scanner, device = scan.scanner, hu.device
+    image = scan.image(hu)
+    blur_heart(image, scan, marks, draws)
+    add_streak_sources(image, scan, marks, draws)
+    attenuation = measure_attenuation(image, scan.spacing_mm)
+    kernel = kernel_of(scanner, scan.spacing_mm[:2])
+    width, width_mm = scan.shape[0], scan.shape[0] * scan.spacing_mm[0]
+    ct_hu = torch.empty(scan.shape, dtype=torch.int16, device=device)
+    for part, noise in _noise_slabs(scan, kernel, draws):
+        here = attenuation.part(part)
+        slab = _filtered(image[..., part], noise.to(device), kernel, scanner.noise_hu * here.noise_scale())
+        if scanner.streak_hu:
+            slab += photon_streaks(here.starvation(), width, scanner.streak_hu, width_mm, draws)
+        ct_hu[..., part] = slab.round_().clamp_(AIR_HU, HIGHEST_HU).to(torch.int16)
+    if scanner.field_mm is not None:
+        ct_hu.masked_fill_(~scan.inside(device), scanner.padding_hu)
+    return ct_hu
 
 
-def gaussian_blur(volume: Tensor, sd_voxels: Triple) -> Tensor:
-    """Separable Gaussian of a ``(X, Y, Z)`` volume, edges repeated."""
-    for axis, sd in enumerate(sd_voxels):
-        kernel = _kernel(sd)
-        reach = len(kernel) // 2
-        first, last = volume.narrow(axis, 0, 1), volume.narrow(axis, -1, 1)
-        volume = _slide(torch.cat([first] * reach + [volume] + [last] * reach, dim=axis), kernel, axis)
-    return volume
+def _filtered(image: Tensor, white: Tensor, kernel: Kernel, noise_hu: Tensor) -> Tensor:
+    """Image ``(X, Y, Z)`` and noise of a given sd through the kernel; white noise reaches beyond the image."""
+    noise = kernel.without_low(white)
+    loudness = noise_hu / kernel.noise_gain
+    for axis, reach in enumerate(kernel.reach):
+        image, loudness = repeat_edges(image, reach, axis), repeat_edges(loudness, reach, axis)
+    return kernel.apply(torch.addcmul(image, noise, loudness))
 
 
-def correlated_noise(draws: Draws, shape: tuple[int, ...], sd_voxels: Triple) -> Tensor:
-    """Unit-variance Gaussian noise with Gaussian correlation, alike up to the edges."""
-    kernels = [_kernel(sd) for sd in sd_voxels]
-    noise = draws.noise([count + len(kernel) - 1 for count, kernel in zip(shape, kernels, strict=True)])
-    for axis, kernel in enumerate(kernels):
-        gain = sum(weight**2 for weight in kernel) ** 0.5
-        noise = _slide(noise, [weight / gain for weight in kernel], axis)
-    return noise
-
-
-def _kernel(sd: float) -> list[float]:
-    """Gaussian weights integrated over each voxel, so that a blur finer than a voxel is still right."""
-    reach = max(int(3 * sd + 0.5), 1)
-    edges = (torch.arange(-reach, reach + 2, dtype=torch.float64) - 0.5) / max(sd, 1e-3)
-    weights = torch.special.ndtr(edges).diff()
-    return (weights / weights.sum()).tolist()
-
-
-def _slide(volume: Tensor, kernel: list[float], axis: int) -> Tensor:
-    """Correlate along one axis, which loses ``len(kernel) - 1`` voxels."""
-    length = volume.shape[axis] - len(kernel) + 1
-    blurred = volume.narrow(axis, 0, length) * kernel[0]
-    for shift, weight in enumerate(kernel[1:], start=1):
-        blurred.add_(volume.narrow(axis, shift, length), alpha=weight)
-    return blurred
-
-
-def acquire(hu: Tensor, aerated: Tensor, grain_hu: float, scanner: Scanner, spacing_mm: Triple, draws: Draws) -> Tensor:
-    """Turn painted HU ``(X, Y, Z)`` into a scan (int16); ``aerated`` marks lung tissue, which has grain."""
-    sx, sy, sz = spacing_mm
-    grain_voxels = (GRAIN_MM / sx, GRAIN_MM / sy, GRAIN_MM / sz)
-    # Voxels larger than the grain average it out.
-    averaged = min(1.0, ((3 * GRAIN_MM) ** 3 / (sx * sy * sz)) ** 0.5)
-    grain = correlated_noise(draws, hu.shape, grain_voxels).to(hu.device)
-    image = hu + aerated * grain * (grain_hu * averaged)
-    image = gaussian_blur(image, (scanner.blur_mm / sx, scanner.blur_mm / sy, scanner.blur_mm / sz))
-    n = scanner.noise_voxels
-    image += correlated_noise(draws, hu.shape, (n, n, 0.5 * n)).to(hu.device) * scanner.noise_hu
-    return image.round_().clamp_(*HU_RANGE).to(torch.int16)
+def _noise_slabs(scan: ScanGrid, kernel: Kernel, draws: Draws) -> Iterator[tuple[slice, Tensor]]:
+    """White noise of unit variance for a few slices after another, correlated along z where slices overlap."""
+    x, y = (count + 2 * reach for count, reach in zip(scan.shape[:2], kernel.noise_reach, strict=True))
+    thickness = scan.scanner.slice_mm / scan.spacing_mm[2]
+    weights = unit_power(gaussian_weights(BOX_SD * thickness)) if thickness > 1 else [1.0]
+    before = draws.noise((x, y, len(weights) - 1))
+    thick = max(SLAB_VOXELS // (x * y), 1)
+    for start in range(0, scan.shape[2], thick):
+        part = slice(start, min(start + thick, scan.shape[2]))
+        white = torch.cat([before, draws.noise((x, y, part.stop - start))], dim=2)
+        before = white[..., white.shape[2] - len(weights) + 1 :]
+        yield part, slide(white, weights, axis=2)

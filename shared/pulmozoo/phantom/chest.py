@@ -1,27 +1,30 @@
 """A synthetic chest CT with exact labels: the entry point of the phantom."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from .acquisition import acquire, draw_scanner
-from .anatomy import draw_chest, lung_depths, mediastinum_depth
-from .body import draw_habitus, mean_voxel, paint_body
-from .fields import Draws, Grid, centred_grid
-from .fissures import draw_lobation, map_lungs
-from .parenchyma import draw_parenchyma, paint_lungs
-from .trees import draw_trees, tube_coverage
+from .acquisition import acquire
+from .artefacts import find_marks
+from .fields import Draws
+from .grain import lung_grain
+from .scan_grid import ScanGrid
+from .scanner import Scanner, draw_scanner
+from .scene import Disease, draw_subject, paint_diseases, paint_scene
 
-SLAB_VOXELS = 250_000  # painted at once: small enough for the cache, large enough for vector units
-ANATOMY, NOISE = 0, 1  # streams of random numbers
-LUMEN_SHARE = 0.5
-VESSEL_SHARE = 0.35
-WALL_HU = 25.0
+NOISE, GRAIN, SCANNER = 1, 3, 4  # streams of random numbers, beside that of the anatomy
+ENHANCED_HU = 80.0  # blood as dense as this holds contrast agent
 
 
 def thorax(
-    seed: int, shape: tuple[int, int, int], spacing_mm: tuple[float, float, float], device: str | torch.device = "cpu"
+    seed: int,
+    shape: tuple[int, int, int],
+    spacing_mm: tuple[float, float, float],
+    device: str | torch.device = "cpu",
+    diseases: Sequence[Disease] = (),
+    scanner: Scanner | None = None,
 ) -> dict[str, Tensor]:
     """One synthetic chest CT with lobes, airways and vessels.
 
@@ -33,49 +36,32 @@ def thorax(
         shape: voxels along x, y, z.
         spacing_mm: voxel size along x, y, z.
         device: where to compute; the result stays there, but for the affine.
+        diseases: what else to paint, see :class:`.scene.Disease`; each adds its label under its name.
+        scanner: how the scan is made; without it, kernel, noise, slices and artefacts are drawn from the seed.
 
     Returns ``ct_hu`` int16, ``lobes`` uint8 (1 left upper, 2 left lower, 3 right upper, 4 right lower, 5 right middle),
-    ``airways`` (lumen) and ``vessels`` uint8 masks, all of the given shape, and ``affine`` ``(4, 4)`` float64 from
-    voxel index to RAS+ mm.
+    ``airways`` uint8 (1 lumen), ``vessels`` uint8 (1 artery, 2 vein; within the lungs), the labels of the diseases,
+    all of the given shape, and ``affine`` ``(4, 4)`` float64 from voxel index to RAS+ mm.
     """
     _check(seed, shape, spacing_mm)
-    draws = Draws(seed, ANATOMY)
-    chest = draw_chest(draws)
-    lobation = draw_lobation(draws, chest)
-    tissue = draw_parenchyma(draws, lobation)
-    habitus = draw_habitus(draws, chest)
-    trees = draw_trees(draws, chest, lobation)
-    lumen_hu, scanner = draws.uniform(-1000, -960), draw_scanner(draws)
-    vessel_hu = habitus.blood_hu + draws.uniform(-15, 15)
-
-    grid = centred_grid(shape, spacing_mm, device)
-    voxel = mean_voxel(grid)
-    hu = torch.empty(shape, device=device)
-    lobes = torch.empty(shape, dtype=torch.uint8, device=device)
-    for slab in _slabs(grid):
-        at = chest.straighten(slab)
-        mediastinum = mediastinum_depth(chest, at)
-        lungs = map_lungs(lobation, slab, lung_depths(chest, at, mediastinum))
-        painted = paint_body(chest, habitus, slab, at, mediastinum)
-        paint_lungs(painted, tissue, lobation, lungs, slab, voxel)
-        hu[slab.window], lobes[slab.window] = painted, lungs.lobes
-
-    vessels = tube_coverage(trees.vessels, grid, lobes)
-    vessels *= lobes > 0
-    hu += vessels * (vessel_hu - hu).clamp(min=0)
-    wall = tube_coverage(trees.airways.thicker(trees.wall_mm), grid, lobes)
-    hu += wall * (WALL_HU - hu)
-    lumen = tube_coverage(trees.airways, grid, lobes)
-    hu += lumen * (lumen_hu - hu)
-    aerated = (lobes > 0) & (hu < -600)
-    airways = lumen > LUMEN_SHARE
-    ct_hu = acquire(hu, aerated, tissue.grain_hu, scanner, spacing_mm, Draws(seed, NOISE))
+    subject = draw_subject(seed)
+    if scanner is None:
+        scanner = draw_scanner(Draws(seed, SCANNER), spacing_mm)
+    scan = ScanGrid(shape, spacing_mm, scanner)
+    scene = paint_scene(subject, scan.painted(device))
+    labels = {
+        "lobes": scene.lobes,
+        "airways": scene.airways,
+        "vessels": scene.vessels,
+        **paint_diseases(scene, seed, diseases),
+    }
+    aerated = (scene.lobes > 0) & (scene.hu < -600)
+    lung_grain(scene.hu, aerated, subject.tissue.grain_hu, scene.grid.spacing_mm, Draws(seed, GRAIN))
+    marks = find_marks(subject.chest, enhanced=subject.habitus.blood_hu >= ENHANCED_HU)
     return {
-        "ct_hu": ct_hu,
-        "lobes": lobes,
-        "airways": airways.to(torch.uint8),
-        "vessels": ((vessels > VESSEL_SHARE) & ~airways).to(torch.uint8),
-        "affine": _affine(shape, spacing_mm),
+        "ct_hu": acquire(scene.hu, scan, marks, Draws(seed, NOISE)),
+        **{name: scan.labels(label) for name, label in labels.items()},
+        "affine": scan.affine(),
     }
 
 
@@ -86,21 +72,3 @@ def _check(seed: int, shape: tuple[int, int, int], spacing_mm: tuple[float, floa
         raise ValueError(f"shape must be three positive integers (x, y, z), got {shape}")
     if len(spacing_mm) != 3 or any(not (math.isfinite(step) and step > 0) for step in spacing_mm):
         raise ValueError(f"spacing_mm must be three positive numbers (x, y, z), got {spacing_mm}")
-
-
-def _slabs(grid: Grid) -> list[Grid]:
-    """The grid in pieces along z."""
-    x, y, z = grid.shape
-    thick = max(SLAB_VOXELS // (x * y), 1)
-    whole = slice(None)
-    return [
-        Grid(grid.x, grid.y, grid.z[part], grid.spacing_mm, (whole, whole, part))
-        for part in (slice(start, start + thick) for start in range(0, z, thick))
-    ]
-
-
-def _affine(shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]) -> Tensor:
-    """Voxel index to RAS+ mm, with the grid's centre at 0."""
-    x, y, z = (step * (count - 1) / 2 for count, step in zip(shape, spacing_mm, strict=True))
-    sx, sy, sz = spacing_mm
-    return torch.tensor([[-sx, 0, 0, x], [0, -sy, 0, y], [0, 0, sz, -z], [0, 0, 0, 1]], dtype=torch.float64)

@@ -1,5 +1,7 @@
 """The three fissures of one chest and the five lobes between them."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +24,19 @@ from .lobe_shape import (
 SPREAD = 2.8
 SMALLEST_SHARE = {1: 0.1, 2: 0.08, 3: 0.08, 4: 0.08, 5: 0.035}  # of both lungs' volume, per lobe number
 DAMPING = 0.93  # of the spread for each draw that left a lobe too small
+# By how much, in units of the lung's height, the fissures move when a lobe loses volume: left oblique, right oblique
+# and horizontal. A share that small is then allowed.
+COLLAPSE = {0: (0, 0, 0), 1: (0.12, 0, 0), 2: (-0.14, 0, 0), 3: (0, 0, 0.13), 4: (0, -0.13, 0), 5: (0, 0, -0.08)}
+SMALLEST_COLLAPSED_SHARE = 0.02
+# Accessory fissures: how often, in which lobe, and the mean plane (sloped steeply where the sheet stands upright).
+ACCESSORY = (
+    (0.08, 1, PlaneStatistics((0.56, -0.1, 0.0), (0.05, 0.1, 0.06))),  # left minor
+    (0.04, 2, PlaneStatistics((0.38, -0.1, 0.0), (0.04, 0.1, 0.06))),  # superior accessory, left and right
+    (0.04, 4, PlaneStatistics((0.38, -0.1, 0.0), (0.04, 0.1, 0.06))),
+    (0.06, 2, PlaneStatistics((0.1, 0.5, 3.0), (0.1, 0.2, 0.4))),  # inferior accessory, left and right
+    (0.06, 4, PlaneStatistics((0.1, 0.5, -3.0), (0.1, 0.2, 0.4))),
+    (0.02, 3, PlaneStatistics((1.45, 0.2, 2.2), (0.06, 0.1, 0.3))),  # azygos
+)
 
 
 @dataclass(frozen=True)
@@ -78,6 +93,19 @@ class Fissure:
 
 
 @dataclass(frozen=True)
+class Accessory:
+    """A fissure that some people have within one lobe; it divides no lobe."""
+
+    fissure: Fissure
+    lobe: int
+
+    def sheet(self, lobation: Lobation, lungs: LungMap, grid: Grid) -> Tensor:
+        """Share of each voxel filled by the sheet."""
+        box = lobation.left_box if self.lobe <= LOBES["left lower"] else lobation.right_box
+        return self.fissure.sheet(self.fissure.distance(box, grid), box, grid) * (lungs.lobes == self.lobe)
+
+
+@dataclass(frozen=True)
 class Lobation:
     """The fissures of both lungs, with the boxes that their coordinates refer to."""
 
@@ -86,6 +114,7 @@ class Lobation:
     left_oblique: Fissure
     right_oblique: Fissure
     horizontal: Fissure
+    accessory: tuple[Accessory, ...]
 
 
 @dataclass(frozen=True)
@@ -113,35 +142,41 @@ def draw_lobation(draws: Draws, chest: Chest) -> Lobation:
     survey = survey_grid()
     at = chest.straighten(survey)
     depths = lung_depths(chest, at, mediastinum_depth(chest, at))
+    accessory = tuple(
+        Accessory(_draw_fissure(draws, plane, 1.0), lobe) for chance, lobe, plane in ACCESSORY if draws.chance(chance)
+    )
+    collapsed = chest.patient.collapsed
+    moved, least = COLLAPSE[collapsed], {**SMALLEST_SHARE, collapsed: SMALLEST_COLLAPSED_SHARE}
     left_box, right_box = (_box_of(depth > 0, survey) for depth in depths)
     spread = SPREAD
     while True:
         lobation = Lobation(
             left_box,
             right_box,
-            _draw_fissure(draws, LEFT_OBLIQUE, spread),
-            _draw_fissure(draws, RIGHT_OBLIQUE, spread),
-            _draw_fissure(draws, HORIZONTAL, spread),
+            _draw_fissure(draws, LEFT_OBLIQUE, spread, moved[0]),
+            _draw_fissure(draws, RIGHT_OBLIQUE, spread, moved[1]),
+            _draw_fissure(draws, HORIZONTAL, spread, moved[2]),
+            accessory,
         )
         counts = torch.bincount(map_lungs(lobation, survey, depths).lobes.flatten().long(), minlength=6)
         shares = (counts / counts[1:].sum()).tolist()
-        if spread < 0.5 or all(shares[lobe] >= least for lobe, least in SMALLEST_SHARE.items()):
+        if spread < 0.5 or all(shares[lobe] >= least[lobe] for lobe in LOBES.values()):
             return lobation
         spread *= DAMPING
 
 
-def _draw_fissure(draws: Draws, statistics: PlaneStatistics, spread: float) -> Fissure:
+def _draw_fissure(draws: Draws, statistics: PlaneStatistics, spread: float, moved: float = 0.0) -> Fissure:
     a, b, c = (draws.normal(mean, spread * sd) for mean, sd in zip(statistics.mean, statistics.sd, strict=True))
     relative = spread / SPREAD
     missing = draws.uniform(-2.5, 0.25)  # in standard deviations of the gap field: 0 to 60 % of the sheet
     faint = draws.chance(0.2)
     return Fissure(
-        plane=(a, b, c),
+        plane=(a + moved, b, c),
         bend=(draws.normal(0, 0.12) * relative, draws.normal(0.0, 0.16) * relative, draws.normal(0, 0.12) * relative),
         bumps=draws.smooth_field(draws.uniform(45, 90), draws.uniform(0.015, 0.035) * relative),
         gaps=draws.smooth_field(45.0),
         gap_level=missing,
-        thickness_mm=draws.uniform(0.15, 0.4) if faint else draws.uniform(0.6, 1.7),
+        thickness_mm=draws.uniform(0.1, 0.25) if faint else draws.uniform(0.3, 0.9),
     )
 
 
@@ -172,4 +207,7 @@ def fissure_coverage(lobation: Lobation, lungs: LungMap, grid: Grid) -> Tensor:
     left = lobation.left_oblique.sheet(lungs.left_oblique, lobation.left_box, grid) * on_left
     oblique = lobation.right_oblique.sheet(lungs.right_oblique, lobation.right_box, grid)
     horizontal = lobation.horizontal.sheet(lungs.horizontal, lobation.right_box, grid) * (lungs.right_oblique > 0)
-    return torch.maximum(left, torch.maximum(oblique, horizontal) * ~on_left)
+    share = torch.maximum(left, torch.maximum(oblique, horizontal) * ~on_left)
+    for accessory in lobation.accessory:
+        share = torch.maximum(share, accessory.sheet(lobation, lungs, grid))
+    return share

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .anatomy import Chest
 from .fields import Draws, Grid, SmoothField, coverage, smoothstep
 from .fissures import Lobation, LungBox, LungMap, fissure_coverage
 from .solids import Ellipsoid
@@ -30,6 +31,7 @@ class Parenchyma:
     gravity_hu: float
     lobe_hu: tuple[float, ...]
     unevenness: SmoothField
+    mosaic: tuple[SmoothField, float]  # patches with sharp borders: whole lobules that trap air or not
     subpleural_hu: float
     patches: tuple[Patch, ...]
     nodules: tuple[tuple[Ellipsoid, float], ...]
@@ -37,15 +39,20 @@ class Parenchyma:
     grain_hu: float
 
 
-def draw_parenchyma(draws: Draws, lobation: Lobation) -> Parenchyma:
+def draw_parenchyma(draws: Draws, chest: Chest, lobation: Lobation) -> Parenchyma:
     """Densities and distractors of one case."""
     boxes = (lobation.left_box, lobation.right_box)
+    patient = chest.patient
+    by_lobe = [draws.uniform(-14, 14) for _ in range(6)]
+    by_lobe[patient.collapsed] += draws.uniform(40, 260)
+    by_lobe[0] = 0.0  # no lobe
     return Parenchyma(
-        mean_hu=draws.uniform(-935, -750) if draws.chance(0.35) else draws.normal(-888, 20),
-        gravity_hu=draws.uniform(10, 85),
-        lobe_hu=(0.0, *(draws.uniform(-14, 14) for _ in range(5))),
-        unevenness=draws.smooth_field(draws.uniform(14, 35), draws.uniform(4, 20)),
-        subpleural_hu=draws.uniform(0, 45),
+        mean_hu=min(max(draws.normal(-898, 14) - 18 * patient.inflation, -945), -760),
+        gravity_hu=max(draws.uniform(15, 75) - 12 * patient.inflation, 5),
+        lobe_hu=tuple(by_lobe),
+        unevenness=draws.smooth_field(draws.uniform(14, 35), draws.uniform(4, 14)),
+        mosaic=(draws.smooth_field(draws.uniform(10, 22)), draws.uniform(0, 12) * draws.uniform(0, 1)),
+        subpleural_hu=draws.uniform(0, 32),
         patches=_draw_patches(draws),
         nodules=_draw_nodules(draws, boxes),
         pleura=(draws.smooth_field(50), draws.uniform(2, 9)) if draws.chance(0.12) else None,
@@ -107,5 +114,9 @@ def _density(tissue: Parenchyma, lobation: Lobation, lungs: LungMap, grid: Grid)
     box = lobation.right_box
     dependent = (y - (box.low[1] + box.high[1]) / 2) / (box.high[1] - box.low[1])
     by_lobe = torch.tensor(tissue.lobe_hu, device=lungs.depth.device)[lungs.lobes.long()]
+    pattern, contrast_hu = tissue.mosaic
+    lobules = contrast_hu * (2 * smoothstep(grid.smooth(pattern), -0.25, 0.25) - 1)
     subpleural = tissue.subpleural_hu * (-lungs.depth.clamp(min=0) / 2.5).exp()
-    return tissue.mean_hu + tissue.gravity_hu * dependent + by_lobe + subpleural + grid.smooth(tissue.unevenness)
+    return (
+        tissue.mean_hu + tissue.gravity_hu * dependent + by_lobe + subpleural + grid.smooth(tissue.unevenness) + lobules
+    )

@@ -1,8 +1,11 @@
 """Simple bodies that give the depth of a position below their surface in mm (negative outside)."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -27,6 +30,9 @@ class Ellipsoid:
         radius = (across.square() + up.square() + (y / self.radii[1]).square()).sqrt()
         return (1 - radius) * min(self.radii)
 
+    def pieces(self) -> tuple[Ellipsoid, ...]:
+        return (self,)
+
     def bounds(self) -> tuple[Vector, Vector]:
         reach = max(self.radii[0], self.radii[2]) if self.tilt else None
         rx, ry, rz = (reach or self.radii[0], self.radii[1], reach or self.radii[2])
@@ -42,12 +48,16 @@ class Tube:
     radius: float
 
     def depth(self, at: Coordinates) -> Tensor:
-        pieces = zip(self.path[:-1], self.path[1:], strict=True)
+        pieces = pairwise(self.path)
         nearest = [_squared_distance(at, start, end) for start, end in pieces]
         squared = nearest[0]
         for other in nearest[1:]:
             squared = torch.minimum(squared, other)
         return self.radius - squared.sqrt()
+
+    def pieces(self) -> tuple[Tube, ...]:
+        """The tube, one straight piece at a time."""
+        return tuple(Tube((start, end), self.radius) for start, end in pairwise(self.path))
 
     def bounds(self) -> tuple[Vector, Vector]:
         (x0, x1), (y0, y1), (z0, z1) = ((min(axis), max(axis)) for axis in zip(*self.path, strict=True))
@@ -66,6 +76,18 @@ def _squared_distance(at: Coordinates, start: Vector, end: Vector) -> Tensor:
     along = along.clamp(0, 1)
     x, y, z = (o - along * d for o, d in zip(offset, direction, strict=True))
     return x.square() + y.square() + z.square()
+
+
+def near(solids: Iterable[Solid], z: Tensor, reach_mm: float = 40.0) -> list[Solid]:
+    """The bodies, and of tubes the parts, that come close to the heights ``z``: the others need not be computed."""
+    low, high = float(z.min()) - reach_mm, float(z.max()) + reach_mm
+    kept: list[Solid] = []
+    for solid in solids:
+        for part in solid.pieces():
+            (_, _, bottom), (_, _, top) = part.bounds()
+            if bottom < high and top > low:
+                kept.append(part)
+    return kept
 
 
 def smooth_max(first: Tensor, second: Tensor, width_mm: float) -> Tensor:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
+from typing import Protocol
 from urllib.request import urlopen
 from zipfile import is_zipfile
 
@@ -28,25 +29,35 @@ TIMEOUT_S = 60.0
 LEGACY_PICKLES = 4  # magic number, protocol version, system, then what was saved
 
 
+class Downloadable(Protocol):
+    """Where a file lies, and the kind and hex digest that tell it."""
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def identity(self) -> tuple[str, str]: ...
+
+
 def home() -> Path:
     """Where a user's downloads and imported bundles lie: ``PULMOZOO_HOME``, by default ``~/.cache/pulmozoo``."""
     return Path(os.environ.get("PULMOZOO_HOME") or Path.home() / ".cache" / "pulmozoo")
 
 
-def fetch(bundle: str, published: Published) -> Path:
-    """The checkpoint's file in :func:`home`, downloaded unless it is there already."""
+def fetch(bundle: str, published: Downloadable, option: str = "--checkpoint") -> Path:
+    """The checkpoint's file in :func:`home`, downloaded unless it is there already; ``option`` takes one by hand."""
     target = home() / f"{bundle}_{PurePosixPath(published.url).name}"
     if not target.exists() or digest(target, published) != published.identity[1]:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".downloading_", dir=target.parent) as folder:
             unfinished = Path(folder) / target.name
-            download(published.url, unfinished)
+            download(published.url, unfinished, option)
             check_identity(unfinished, published, origin=published.url)
             os.replace(unfinished, target)
     return target
 
 
-def download(url: str, target: Path) -> None:
+def download(url: str, target: Path, option: str) -> None:
     """Write what an address gives to a file, saying how far it is; BadInput says how to do without.
 
     Not MONAI's ``download_url``: it waits for ever, and returns as if all were well where it may not write.
@@ -60,7 +71,7 @@ def download(url: str, target: Path) -> None:
     except (OSError, HTTPException) as error:
         raise BadInput(
             f"{url} could not be downloaded ({innermost_reason(error)}): get the file by hand, on any machine, and "
-            "pass it with --checkpoint FILE"
+            f"pass it with {option} FILE"
         ) from error
 
 
@@ -76,12 +87,12 @@ def git_blob_id(path: Path) -> str:
 DIGESTS = {"git blob id": git_blob_id, "sha256": sha256}
 
 
-def digest(path: Path, published: Published) -> str:
+def digest(path: Path, published: Downloadable) -> str:
     """Hex digest of a file, of the kind that the published one is known by."""
     return DIGESTS[published.identity[0]](path)
 
 
-def check_identity(path: Path, published: Published, origin: str | Path) -> None:
+def check_identity(path: Path, published: Downloadable, origin: str | Path) -> None:
     """Raise BadInput, which names ``origin``, unless the file is the published one."""
     kind, expected = published.identity
     came = digest(path, published)

@@ -35,6 +35,11 @@ class Candidate:
         return self.json(METADATA)
 
     @property
+    def takes_films(self) -> bool:
+        """Whether its images have two axes."""
+        return len(self.metadata["network_data_format"]["inputs"]["image"]["spatial_shape"]) == 2
+
+    @property
     def configs(self) -> dict[str, dict[str, Any]]:
         """Every config that MONAI would execute, overlays and variants too, by path."""
         paths = sorted(path.relative_to(self.root).as_posix() for path in self.root.glob("configs/**/*.json"))

@@ -9,8 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import nibabel as nib
+from PIL import Image
 
 from ...phantom import thorax
+from ...phantom.radiograph import radiograph
 from ..adopt import write_json
 from ..errors import innermost_reason
 from ..pack import PACKAGE, import_closure
@@ -31,6 +33,7 @@ class Blocker:
 
 sys.meta_path.insert(0, Blocker)
 """
+FILM_PX = 96
 DOLL = 0.4  # the chest is shrunk, so that the networks see few voxels
 
 
@@ -62,7 +65,8 @@ def start(bundle: Candidate, names: Sequence[str], folder: Path) -> subprocess.P
         shutil.copyfile(file, place)
     if bundle.archive:
         (site / "sitecustomize.py").write_text(WITHOUT_PULMOZOO, encoding="utf-8")
-    scan = write_example(folder / "data")
+    write = write_film_example if bundle.takes_films else write_scan_example
+    scan = write(folder / "data")
     name = str(bundle.metadata["name"])
     twin = make_twin(bundle.root, name, folder / "twin" / f"other_{name}")
     case = Case(str(bundle.root), str(twin), str(scan), str(folder / "data"), str(folder / "out"))
@@ -72,7 +76,7 @@ def start(bundle: Candidate, names: Sequence[str], folder: Path) -> subprocess.P
         return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=said, text=True)
 
 
-def write_example(folder: Path) -> Path:
+def write_scan_example(folder: Path) -> Path:
     """A synthetic chest CT of the size of a doll, with its lobes and a datalist; returns the scan."""
     phantom = thorax(seed=0, shape=(52, 40, 46), spacing_mm=(7.0, 7.5, 8.0))
     affine = phantom["affine"].numpy().copy()
@@ -81,9 +85,23 @@ def write_example(folder: Path) -> Path:
     files: Mapping[str, str] = {"image": "ct_hu", "label": "lobes"}
     for key, volume in files.items():
         nib.save(nib.Nifti1Image(phantom[volume].numpy(), affine), folder / f"{key}.nii.gz")
-    subject = {key: f"{key}.nii.gz" for key in files}
-    write_json(folder / "datalist.json", {"training": [subject], "validation": [subject], "test": [subject]})
+    write_datalist(folder, {key: f"{key}.nii.gz" for key in files})
     return folder / "image.nii.gz"
+
+
+def write_film_example(folder: Path) -> Path:
+    """A small synthetic chest film with its mask and a datalist; returns the film."""
+    drawn = radiograph(seed=0, pneumothorax="lateral", size=FILM_PX)
+    folder.mkdir()
+    for key, plane in (("image", (drawn["film"] * 255).round()), ("label", drawn["mask"])):
+        Image.fromarray(plane[: FILM_PX - 8].byte().numpy()).save(folder / f"{key}.png")
+    write_datalist(folder, {"image": "image.png", "label": "label.png"})
+    return folder / "image.png"
+
+
+def write_datalist(folder: Path, subject: Mapping[str, str]) -> None:
+    """A MONAI datalist that has one subject in each of its splits."""
+    write_json(folder / "datalist.json", dict.fromkeys(("training", "validation", "test"), [subject]))
 
 
 def make_twin(root: Path, name: str, target: Path) -> Path:
