@@ -49,7 +49,8 @@ def network_output(bundle: Path) -> Tensor:
     network = parser.get_parsed_content("network_def").eval()
     network.load_state_dict(torch.load(bundle / "models" / "model.pt", weights_only=True))
     image = json.loads((bundle / "configs" / "metadata.json").read_text())["network_data_format"]["inputs"]["image"]
-    shape = [1, image["num_channels"], *(32 + 16 * axis for axis in range(len(image["spatial_shape"])))]
+    steps = [int(size.removesuffix("*n")) for size in image["spatial_shape"]]
+    shape = [1, image["num_channels"], *(32 + step * axis for axis, step in enumerate(steps))]
     with torch.no_grad():
         output: Tensor = network(seeded_input(bundle.name, shape, seed=1))
     return output

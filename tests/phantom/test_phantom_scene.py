@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from pulmozoo.phantom import thorax
+from pulmozoo.phantom.anatomy import draw_chest
 from pulmozoo.phantom.fields import Draws, centred_grid
 from pulmozoo.phantom.fissures import Accessory, Fissure, Lobation, LungBox, LungMap, fissure_coverage
 from pulmozoo.phantom.scanner import Scanner
@@ -79,16 +80,14 @@ def test_vessels_are_arteries_and_veins_of_the_lungs(scene):
     assert not (fine.vessels[fine.airways > 0]).any()
 
 
-def test_patient_drives_the_chest():
-    subjects = [draw_subject(seed) for seed in range(12)]
-    women = [subject for subject in subjects if subject.chest.patient.female]
-    assert 0 < len(women) < len(subjects)
-    tall, small = (pick(subjects, key=stature).chest.left.height for pick in (max, min))
-    assert tall > small
-
-
-def stature(subject):
-    return subject.chest.patient.stature_m
+def test_size_sex_and_age_drive_the_chest():
+    chests = [draw_chest(Draws(seed)) for seed in range(60)]
+    stature = torch.tensor([chest.patient.stature_m for chest in chests])
+    height = torch.tensor([chest.left.height for chest in chests])
+    assert torch.corrcoef(torch.stack([stature, height]))[0, 1] > 0.2
+    women = [chest.left.lateral for chest in chests if chest.patient.female]
+    men = [chest.left.lateral for chest in chests if not chest.patient.female]
+    assert sum(women) / len(women) < sum(men) / len(men)
 
 
 def test_an_accessory_fissure_is_seen_in_its_lobe_only():

@@ -7,7 +7,7 @@ from .score_table import ScoreTable
 class FilmScoreTable(ScoreTable):
     """As :class:`ScoreTable`; the last row also holds ``accuracy`` and ``auc`` of the films' probabilities.
 
-    The rows come from :class:`pulmozoo.metrics.film_scores.FilmScoresd`. ``auc`` is None where all films are of one kind.
+    The rows come from :class:`pulmozoo.metrics.film_scores.FilmScoresd`. ``auc`` is None where all films are alike.
     """
 
     def mean(self) -> dict[str, float | None]:

@@ -9,7 +9,7 @@ from torch import nn
 
 from ..bundle.adopt import adopt_state
 from ..bundle.weights_file import read_metadata
-from .score_table import ScoreTable
+from .score_table import ScoreTable, as_text
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class ReplaceWeights:
         before = read_metadata(self.bundle_root)["weights"]["trained_on"]
         state: Any = engine.state
         held_back = len(self.scores.rows)
-        score = ", ".join(f"{name} {value:.3f}" for name, value in self.scores.mean().items() if value is not None)
+        score = as_text(self.scores.mean())
         description = {
             "tier": "yours",
             "trained_on": f"{before}; then {len(state.dataloader.dataset)} scans of yours, {state.max_epochs} epochs",

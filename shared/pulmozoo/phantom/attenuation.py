@@ -9,6 +9,7 @@ from .scanner import Triple
 
 WATER_PER_MM = 0.019  # attenuation of water at the beam's mean energy
 HARDENED = 0.5  # share of it that noise feels: tube current and bow-tie filter make up for the rest
+STARVED = 0.7  # logarithm of the loss beyond the usual at which streaks begin: 37 mm of water
 SLAB_SLICES = 16
 
 
@@ -16,8 +17,8 @@ SLAB_SLICES = 16
 class Attenuation:
     """Logarithm of the beam's loss along x ``(1, Y, Z)`` and along y ``(X, 1, Z)``.
 
-    ``usual_x`` and ``usual_noise`` are what the middle of the median slice has, so that a scan of a small part of the
-    chest is as noisy as one of the whole.
+    ``usual_x`` is the longest path along x and ``usual_noise`` the noise in the middle of the median slice, so that a
+    scan of a small part of the chest is as noisy as one of the whole.
     """
 
     along_x: Tensor
@@ -34,7 +35,7 @@ class Attenuation:
 
     def starvation(self) -> Tensor:
         """0 where paths along x are usual, towards 1 where hardly a photon comes through: ``(1, Y, Z)``."""
-        return 1 - (-(self.along_x - self.usual_x - 1).clamp(min=0)).exp()
+        return 1 - (-(self.along_x - self.usual_x - STARVED).clamp(min=0)).exp()
 
 
 def measure_attenuation(image: Tensor, spacing_mm: Triple) -> Attenuation:
@@ -45,7 +46,7 @@ def measure_attenuation(image: Tensor, spacing_mm: Triple) -> Attenuation:
     along_y = torch.cat([part[1] for part in sums], dim=2) * (WATER_PER_MM * sy)
     middle_x, middle_y = along_x[:, _middle(along_x.shape[1])], along_y[_middle(along_y.shape[0])]
     noise = _variance(middle_x.mean(dim=1, keepdim=True), middle_y.mean(dim=0, keepdim=True)).sqrt()
-    return Attenuation(along_x, along_y, float(middle_x.mean(dim=1).median()), float(noise.median()))
+    return Attenuation(along_x, along_y, float(along_x.amax(dim=1).median()), float(noise.median()))
 
 
 def _variance(along_x: Tensor, along_y: Tensor) -> Tensor:

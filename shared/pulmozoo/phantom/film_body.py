@@ -12,7 +12,7 @@ from .trees import bend
 
 RIB_POINTS = 48
 STRANDS = 7  # tubes side by side that make up one rib
-CORTEX = (3.0, 1.3, 0.9, 0.8, 0.9, 1.3, 2.8)  # their densities above soft tissue, lower edge to upper
+CORTEX = (3.0, 0.7, 0.48, 0.43, 0.48, 0.7, 2.8)  # their densities above soft tissue, lower edge to upper
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def rib_shadow(paths: Tensor, build: Build, frame: Frame) -> Tensor:
         strand = paths.clone()
         strand[..., 2] += offset * high
         start, end = strand[..., :-1, :].reshape(-1, 3), strand[..., 1:, :].reshape(-1, 3)
-        thick = (1.15 if abs(float(offset)) == 1 else 1.9) * torch.ones(len(start))
+        thick = (1.15 if abs(float(offset)) == 1 else 2.6) * torch.ones(len(start))
         shadow += tube_shadow(frame, start, end, thick, density * build.bone)
     return shadow
 
@@ -135,8 +135,8 @@ def spine_shadow(chest: Chest, build: Build, frame: Frame) -> Tensor:
     strands: list[tuple[Tensor, float, float]] = []
     for share in torch.linspace(-0.4, 0.4, 5).tolist():
         z = levels + share * build.rib_gap
-        ends = 1.0 if abs(share) == 0.4 else 0.45
-        strands.append((_across(z, -18.0, 18.0, front + 15), 3.0 if ends == 1.0 else 4.5, ends))
+        is_plate = abs(share) == 0.4
+        strands.append((_across(z, -18.0, 18.0, front + 15), 3.0 if is_plate else 4.5, 1.0 if is_plate else 0.45))
     for x in (-16.0, 16.0):
         strands.append((_across(levels + 3, x - 1.5, x + 1.5, front + 32), 4.5, 1.2))
     spikes = torch.stack(
@@ -145,9 +145,8 @@ def spine_shadow(chest: Chest, build: Build, frame: Frame) -> Tensor:
     strands.append((torch.stack([spikes, spikes - torch.tensor([0.0, 0.0, 9.0])]), 3.0, 1.2))
     ends = torch.cat([pair for pair, _, _ in strands], dim=1)
     start, end = bend(chest, ends.flatten(0, 1)).chunk(2)
-    radius, density = (
-        torch.cat([torch.full((strand[0].shape[1],), strand[which]) for strand in strands]) for which in (1, 2)
-    )
+    radius = torch.cat([torch.full((pair.shape[1],), mm) for pair, mm, _ in strands])
+    density = torch.cat([torch.full((pair.shape[1],), share) for pair, _, share in strands])
     return tube_shadow(frame, start, end, radius, density * build.bone)
 
 

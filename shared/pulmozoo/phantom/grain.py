@@ -6,7 +6,7 @@ from .fields import Draws
 from .filters import correlated_noise
 
 NORMAL_TISSUE_HU = 130.0  # of normal lung above air
-GRAIN_MM = 0.75  # sd of the Gaussian that correlates lung grain: gone after about 3 mm (emphysema_texture.md)
+GRAIN_MM = 0.5  # sd of the Gaussian that correlates lung grain: gone after about 3 mm (emphysema_texture.md)
 
 
 def lung_grain(

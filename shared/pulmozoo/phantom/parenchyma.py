@@ -47,7 +47,7 @@ def draw_parenchyma(draws: Draws, chest: Chest, lobation: Lobation) -> Parenchym
     by_lobe[patient.collapsed] += draws.uniform(40, 260)
     by_lobe[0] = 0.0  # no lobe
     return Parenchyma(
-        mean_hu=min(max(draws.normal(-898, 14) - 18 * patient.inflation, -945), -760),
+        mean_hu=min(max(draws.normal(-908, 14) - 16 * patient.inflation, -945), -760),
         gravity_hu=max(draws.uniform(15, 75) - 12 * patient.inflation, 5),
         lobe_hu=tuple(by_lobe),
         unevenness=draws.smooth_field(draws.uniform(14, 35), draws.uniform(4, 14)),
@@ -56,7 +56,7 @@ def draw_parenchyma(draws: Draws, chest: Chest, lobation: Lobation) -> Parenchym
         patches=_draw_patches(draws),
         nodules=_draw_nodules(draws, boxes),
         pleura=(draws.smooth_field(50), draws.uniform(2, 9)) if draws.chance(0.12) else None,
-        grain_hu=draws.uniform(18, 38),
+        grain_hu=draws.uniform(48, 74),
     )
 
 

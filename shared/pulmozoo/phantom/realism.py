@@ -434,7 +434,9 @@ def _table(rows: Sequence[Mapping[str, str | float]], columns: Mapping[str, str]
 
 
 def _cell(value: str | float) -> str:
-    return value if isinstance(value, str) else f"{value:.3g}"
+    if isinstance(value, str):
+        return value
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
 def _csv(rows: Sequence[Mapping[str, str | float]]) -> str:

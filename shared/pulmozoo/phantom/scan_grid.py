@@ -128,7 +128,7 @@ class ScanGrid:
         """Values of a painted volume at the scan's x and y and the given ``z`` in mm, ``(X, Y, len(z))``."""
         x, y, _ = self.axes(painted.device)
         turn = self._turn().float().to(painted.device)
-        half = [(n - 1) / 2 * step for n, step in zip(painted.shape, self.fine_mm, strict=True)]
+        half = [max(n - 1, 1) / 2 * step for n, step in zip(painted.shape, self.fine_mm, strict=True)]
         values = torch.empty((len(x), len(y), len(z)), device=painted.device)
         for part in _pieces(len(z), len(x) * len(y)):
             at = torch.stack(torch.meshgrid(x, y, z[part], indexing="ij"), dim=-1) @ turn.T

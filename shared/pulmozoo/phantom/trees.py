@@ -12,7 +12,7 @@ from .fields import Draws, Grid, Points
 from .fissures import Lobation, LungBox, map_lungs
 
 CANDIDATES = 14000  # positions tried per lung
-CLEARANCE_MM = 5.0  # vessels keep away from fissures, which is how a reader finds a fissure that is not seen
+CLEARANCE_MM = 6.5  # vessels keep away from fissures, which is how a reader finds a fissure that is not seen
 REACH = 0.4  # of the way to the middle of what it supplies is how long a branch is
 BEND = 0.17  # of its length is how far a branch bows out towards the direction of its parent
 NARROWEST_LUMEN_MM = 0.8  # radius; what is narrower is not seen in a lung CT
@@ -74,7 +74,7 @@ def draw_trees(draws: Draws, chest: Chest, lobation: Lobation) -> Trees:
     arteries: list[Segments] = []
     veins: list[Segments] = []
     airways = [_central_airways(draws, chest)]
-    calibre_mm, per_tip_mm3 = draws.uniform(0.5, 0.7), draws.uniform(1300, 2600)
+    calibre_mm, per_tip_mm3 = draws.uniform(0.44, 0.62), draws.uniform(1100, 2200)
     lumen = draws.uniform(0.5, 0.78)  # of the artery's radius
     aside = normalize(draws.noise((3,)), dim=0)
     sides = ((LEFT, lobation.left_box, (1, 2)), (RIGHT, lobation.right_box, (3, 4, 5)))

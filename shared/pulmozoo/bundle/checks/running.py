@@ -101,7 +101,7 @@ def write_film_example(folder: Path) -> Path:
 
 def write_datalist(folder: Path, subject: Mapping[str, str]) -> None:
     """A MONAI datalist that has one subject in each of its splits."""
-    write_json(folder / "datalist.json", dict.fromkeys(("training", "validation", "test"), [subject]))
+    write_json(folder / "datalist.json", {split: [subject] for split in ("training", "validation", "test")})
 
 
 def make_twin(root: Path, name: str, target: Path) -> Path:
