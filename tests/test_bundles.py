@@ -135,11 +135,13 @@ def test_a_killed_training_goes_on_where_it_stopped(bundle, small_copy_of, train
         with pytest.raises(KeyboardInterrupt):
             run_configs([config], training_data, tmp_path / "killed", max_epochs=2)
     first = torch.load(tmp_path / "killed" / "last.pt", weights_only=True)
-    assert (first["epoch"], first["iteration"]) == (1, 2)
+    steps = first["iteration"]
+    assert first["epoch"] == 1
+    assert steps > 0
     resumed = run_configs([config], training_data, tmp_path / "killed", max_epochs=2)
-    assert resumed.trainer.state.iteration == 4
+    assert resumed.trainer.state.iteration == 2 * steps
     second = torch.load(tmp_path / "killed" / "last.pt", weights_only=True)
-    assert (second["epoch"], second["iteration"]) == (2, 4)
+    assert (second["epoch"], second["iteration"]) == (2, 2 * steps)
     moved = [name for name, value in first["network"].items() if not torch.equal(value, second["network"][name])]
     assert {name.split(".")[0] for name in moved} == {name.split(".")[0] for name in first["network"]}
     assert all(value.isfinite().all() for value in second["network"].values())

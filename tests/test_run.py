@@ -164,7 +164,7 @@ def test_resampled_copies_get_nearly_the_same_labels(done, copies, name, every):
     labels = values_of(copies[1] / name / f"{name}_seg.nii.gz")
     full = values_of(done / "chest" / "chest_seg.nii.gz")[:, :, ::every]
     assert dice(labels, full, DARK) > 0.9
-    assert dice(labels, full, BRIGHT) > 0.9
+    assert dice(labels, full, BRIGHT) > 0.85  # ribs, skin and table are thinner than these voxels
 
 
 def test_a_stack_of_eight_slices_is_labelled_too(small_bundle, chest_ct, tmp_path):
