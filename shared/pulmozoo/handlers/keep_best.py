@@ -17,8 +17,8 @@ logger = logging.getLogger(__name__)
 class KeepBest:
     """Save the network whenever a validation's mean score is higher than in every epoch before.
 
-    Attach it after what resumes and what validates. The file holds ``network``, ``epoch`` and ``score``, as ``pulmozoo adopt`` takes it;
-    a training that is resumed goes on from the score in it.
+    Attach it after what resumes and what validates. The file holds ``network``, ``epoch`` and ``score``, as
+    ``pulmozoo adopt`` takes it; a training that is resumed goes on from the score in it.
 
     Args:
         path: the one file that is written, replaced as a whole.
