@@ -50,8 +50,8 @@ class Postprocessing(NamedTuple):
 def best_postprocessing(
     probabilities: Sequence[Tensor],
     truths: Sequence[Tensor],
-    thresholds: Sequence[float] = (0.3, 0.4, 0.5, 0.6, 0.7),
-    min_areas_px: Sequence[float] = (0, 25, 50, 100, 200),
+    thresholds: Sequence[float] = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8),
+    min_areas_px: Sequence[float] = (0, 50, 100, 200, 400, 800, 1600),
 ) -> Postprocessing:
     """The threshold and the smallest part with the best mean Dice over validation films; the first of equals.
 
