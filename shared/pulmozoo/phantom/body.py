@@ -9,7 +9,7 @@ from torch import Tensor
 from .anatomy import LEFT, RIGHT, Chest, Hemithorax, cage_depth, diaphragm_height
 from .fields import Coordinates, Draws, Grid, SmoothField, coverage, smoothstep
 from .patient import Patient
-from .solids import Ellipsoid, Solid, Tube, Vector, near, smooth_max
+from .solids import Ellipsoid, Solid, Tube, Vector, Whereabouts, smooth_max
 
 BONE_SHELL_MM = 2.0
 
@@ -319,25 +319,25 @@ def _paint_belly_and_mediastinum(
     liver = torch.minimum(torch.minimum(under - 3, edge - x), z - roof + 120)
     _paint(hu, liver, habitus.liver_hu, voxel)
     floor = chest.left.top - chest.left.height
+    whole, above = Whereabouts(at), 4 - under
     spleen = Ellipsoid((80.0, 35.0, floor + 0.55 * chest.left.dome_height - 25), (32.0, 42.0, 45.0))
-    _paint(hu, torch.minimum(spleen.depth(at), under - 3), habitus.liver_hu - 5, voxel)
-    for bubble in near(habitus.gas, z):
-        bowel = bubble.depth(at)
-        _paint(hu, torch.minimum(bowel + 4, under - 3), 40.0, voxel)
-        _paint(hu, torch.minimum(bowel, under - 6), -950.0, voxel)
-    above = 4 - under
-    for body in near(middle.heart, z):
-        depth = torch.minimum(body.depth(at), above)
-        _paint(hu, depth, -90.0, voxel)
-        _paint(hu, depth - habitus.heart_fat_mm * (1 + 0.4 * organs), habitus.muscle_hu, voxel)
-    for hilum in near(middle.hila, z):
-        _paint(hu, hilum.depth(at) - 3, 25.0, voxel)
-    for body in near((*middle.chambers, *middle.vessels, *middle.branches, middle.aorta), z):
-        _paint(hu, torch.minimum(body.depth(at), above), habitus.blood_hu, voxel)
-    for gullet in near((middle.oesophagus,), z):
-        _paint(hu, gullet.depth(at), 38.0, voxel)
-    for plaque in near(habitus.calcium, z, 8.0):
-        _paint(hu, plaque.depth(at), 650.0, voxel)
+    for part, depth in whole.depths((spleen,), voxel):
+        _paint(hu[part], torch.minimum(depth, under[part] - 3), habitus.liver_hu - 5, voxel)
+    for part, bowel in whole.depths(habitus.gas, 4 + voxel):
+        _paint(hu[part], torch.minimum(bowel + 4, under[part] - 3), 40.0, voxel)
+        _paint(hu[part], torch.minimum(bowel, under[part] - 6), -950.0, voxel)
+    for part, muscle in whole.depths(middle.heart, voxel):
+        depth = torch.minimum(muscle, above[part])
+        _paint(hu[part], depth, -90.0, voxel)
+        _paint(hu[part], depth - habitus.heart_fat_mm * (1 + 0.4 * organs[part]), habitus.muscle_hu, voxel)
+    for part, hilum in whole.depths(middle.hila, voxel):
+        _paint(hu[part], hilum - 3, 25.0, voxel)
+    for part, blood in whole.depths((*middle.chambers, *middle.vessels, *middle.branches, middle.aorta), voxel):
+        _paint(hu[part], torch.minimum(blood, above[part]), habitus.blood_hu, voxel)
+    for part, gullet in whole.depths((middle.oesophagus,), voxel):
+        _paint(hu[part], gullet, 38.0, voxel)
+    for part, plaque in whole.depths(habitus.calcium, voxel):
+        _paint(hu[part], plaque, 650.0, voxel)
 
 
 def _paint_bones(hu: Tensor, chest: Chest, habitus: Habitus, at: Coordinates, cage: Tensor, voxel: float) -> None:

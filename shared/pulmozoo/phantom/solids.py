@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from .fields import Coordinates
 
 Vector = tuple[float, float, float]
+OTHERS = ((1, 2), (0, 2), (0, 1))
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,38 @@ def near(solids: Iterable[Solid], z: Tensor, reach_mm: float = 40.0) -> list[Sol
             if bottom < high and top > low:
                 kept.append(part)
     return kept
+
+
+class Whereabouts:
+    """Which part of a volume a small body can be in, where the axes of the volume run about along x, y and z.
+
+    Args:
+        at: positions, each ``(X, Y, Z)``.
+    """
+
+    def __init__(self, at: Coordinates) -> None:
+        self.at = at
+        self.ranges = [
+            (value.amin(dim=others), value.amax(dim=others)) for value, others in zip(at, OTHERS, strict=True)
+        ]
+
+    def depths(self, solids: Iterable[Solid], margin_mm: float) -> Iterator[tuple[tuple[slice, ...], Tensor]]:
+        """Of each straight piece that is not elsewhere its window and its depth there.
+
+        Left out is what lies further than ``margin_mm`` from the box of the piece.
+        """
+        for solid in solids:
+            for piece in solid.pieces():
+                low, high = piece.bounds()
+                window = tuple(self._window(axis, low[axis] - margin_mm, high[axis] + margin_mm) for axis in range(3))
+                x, y, z = (value[window] for value in self.at)
+                if x.numel():
+                    yield window, piece.depth((x, y, z))
+
+    def _window(self, axis: int, low: float, high: float) -> slice:
+        least, most = self.ranges[axis]
+        inside = ((least <= high) & (most >= low)).nonzero()
+        return slice(int(inside[0]), int(inside[-1]) + 1) if len(inside) else slice(0, 0)
 
 
 def smooth_max(first: Tensor, second: Tensor, width_mm: float) -> Tensor:
