@@ -3,10 +3,13 @@
 The lobe bundle is asked with its own weights, and answers as ``python -m monai.bundle run`` does for the same scan.
 """
 
+import contextlib
 import email
 import email.policy
+import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +25,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
 from conftest import BUNDLES, REPOSITORY, dice, run_inference
 from dicom_writer import write_ct_series
@@ -29,11 +33,13 @@ from pulmozoo.bundle.pack import pack
 from pulmozoo.bundle.weights_file import read_metadata, sha256
 from pulmozoo.cli import bundle_folder
 from pulmozoo.phantom import thorax
+from pulmozoo.phantom.film_cohort import write_films
 
 SCRIPT = REPOSITORY / "scripts" / "monailabel.sh"
 PYTHON = REPOSITORY / ".venv-monailabel" / "bin" / "python"
 SHELF = REPOSITORY.parent / "shared" / "monailabel" / "monailabel_e2e.py"
 LOBES = bundle_folder("lobes")
+FILMS = bundle_folder("pneumothorax")
 MINUTE = 60.0
 open_url = build_opener(ProxyHandler({})).open  # no proxy stands between this machine and itself
 
@@ -51,23 +57,23 @@ class Server(NamedTuple):
         with open_url(self.url + path, timeout=MINUTE) as answer:
             return json.load(answer)
 
-    def infer(self, image: str, **params: object) -> tuple[dict[str, Any], bytes]:
+    def infer(self, image: str, bundle: Path = LOBES, **params: object) -> tuple[dict[str, Any], bytes]:
         """Numbers and label map of an image that is named by its id or its path."""
         query = urlencode({"image": image, "output": "all"})
         form = urlencode({"params": json.dumps({"device": "cpu", **params})}).encode()
-        with open_url(Request(f"{self.url}/infer/{LOBES.name}?{query}", form), timeout=20 * MINUTE) as answer:
+        with open_url(Request(f"{self.url}/infer/{bundle.name}?{query}", form), timeout=20 * MINUTE) as answer:
             head = f"Content-Type: {answer.headers['Content-Type']}\r\n\r\n".encode()
             message = email.message_from_bytes(head + answer.read(), policy=email.policy.HTTP)
         numbers, labels = (part.get_payload(decode=True) for part in message.iter_parts())
         return json.loads(numbers), labels
 
-    def train(self, **params: object) -> None:
+    def train(self, bundle: Path = LOBES, **params: object) -> None:
         """Train as 3D Slicer asks for it: in the background, with the settings that the server offers or ``params``."""
-        offered = self.get("/info/")["trainers"][LOBES.name]["config"]
+        offered = self.get("/info/")["trainers"][bundle.name]["config"]
         settings = {key: value[0] if isinstance(value, list) else value for key, value in offered.items()}
         form = json.dumps({**settings, **params}).encode()
         headers = {"Content-Type": "application/json"}
-        with open_url(Request(f"{self.url}/train/{LOBES.name}", form, headers), timeout=MINUTE) as answer:
+        with open_url(Request(f"{self.url}/train/{bundle.name}", form, headers), timeout=MINUTE) as answer:
             task = json.load(answer)
         while task["status"] in ("SUBMITTED", "RUNNING"):
             time.sleep(0.5)
@@ -121,7 +127,28 @@ def studies(chest_ct, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def server(studies, tmp_path_factory) -> Iterator[Server]:
     """All bundles of the repository behind ``scripts/monailabel.sh``; the environment is made at the first time."""
-    folder, port = tmp_path_factory.mktemp("server"), free_port()
+    with served(studies, tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def film_server(tmp_path_factory) -> Iterator[Server]:
+    """The same with films, all but the first with masks where MONAI Label has final ones."""
+    studies = tmp_path_factory.mktemp("films")
+    films = write_films(tmp_path_factory.mktemp("cohort"), count=4, size=128).parent
+    for number, film in enumerate(sorted(films.glob("images/*.png"))):
+        shutil.copy(film, studies)
+        if number:
+            (studies / "labels" / "final").mkdir(parents=True, exist_ok=True)
+            shutil.copy(films / "labels" / film.name, studies / "labels" / "final")
+    with served(studies, tmp_path_factory.mktemp("film_server")) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def served(studies: Path, folder: Path) -> Iterator[Server]:
+    """A server for these studies, that writes to ``folder``."""
+    port = free_port()
     command = ["bash", str(SCRIPT), str(studies), "--port", str(port), "--app", str(folder / "app")]
     started = time.monotonic()
     with (folder / "log").open("wb") as log:
@@ -262,6 +289,39 @@ def test_a_training_changes_what_is_served(server, tmp_path):
     results = json.loads((tmp_path / "LPS" / "results.json").read_text())
     assert results["weights"]["sha256"] == weights["sha256"]
     assert {key: numbers[key] for key in results["numbers"]} == results["numbers"]
+
+
+def mask_of_runner(bundle: Path, film: Path, output_dir: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    """Mask and numbers of a bundle that runs by itself."""
+    outcome = run_inference(bundle, film, output_dir)
+    assert outcome.code == 0, outcome.said
+    folder = output_dir / film.stem
+    return np.asarray(Image.open(folder / f"{film.stem}_seg.png")), json.loads((folder / "results.json").read_text())
+
+
+@pytest.mark.e2e
+def test_a_film_gets_the_mask_of_the_runner_before_and_after_a_training(film_server, tmp_path):
+    film = min(film_server.studies.glob("*.png"))
+    served_copy = film_server.app / "model" / FILMS.name
+    masks = []
+    for bundle, name in ((FILMS, "before"), (served_copy, "after")):
+        started = time.monotonic()
+        numbers, content = film_server.infer(film.stem, FILMS)
+        sys.stdout.write(f"{film.name}, {name} the training: {time.monotonic() - started:.1f} s\n")
+        expected, results = mask_of_runner(bundle, film, tmp_path / name)
+        mask = np.asarray(Image.open(io.BytesIO(content)))
+        assert mask.shape == expected.shape
+        assert (mask != expected).sum() <= 5  # bfloat16 rounds otherwise in another memory format
+        close = pytest.approx(results["numbers"]["pneumothorax_probability"], abs=0.005)
+        assert numbers["pneumothorax_probability"] == close
+        assert set(numbers) >= set(results["numbers"])
+        masks.append((mask, numbers["pneumothorax_probability"]))
+        if name == "before":
+            film_server.train(FILMS, max_epochs=1, val_split=0.34)
+    weights = read_metadata(served_copy)["weights"]
+    assert weights["tier"] == "yours"
+    assert weights["sha256"] == sha256(served_copy / "models" / "model.pt")
+    assert masks[0][1] != masks[1][1]
 
 
 @pytest.mark.e2e

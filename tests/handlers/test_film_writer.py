@@ -28,7 +28,7 @@ def film() -> dict[str, Any]:
     return {
         "scan": "a",
         "film": MetaTensor(torch.linspace(0, 1, 600).reshape(1, 30, 20), meta=meta),
-        "pred": MetaTensor(mask),
+        "pred": MetaTensor(mask[0]),
         "probabilities": MetaTensor(mask * 0.5),
         "result": {"pneumothorax_probability": 0.75},
     }
@@ -57,7 +57,7 @@ def test_the_mask_has_the_pixels_of_the_film(make_writer, film, tmp_path):
     assert files_in(tmp_path / "OUT") == ["a/a_seg.png", "a/overlay.png", "a/results.json"]
     image = Image.open(tmp_path / "OUT" / "a" / "a_seg.png")
     assert image.size == (30, 20)
-    assert np.array_equal(np.asarray(image), film["pred"].numpy()[0].T)
+    assert np.array_equal(np.asarray(image), film["pred"].numpy().T)
     assert image.convert("RGB").getpixel((2, 1)) != (0, 0, 0)
     results = json.loads((tmp_path / "OUT" / "a" / "results.json").read_text())
     assert results["numbers"] == film["result"]
@@ -84,7 +84,7 @@ def test_a_dicom_film_gets_a_dicom_seg(make_writer, film, tmp_path):
     mask = torch.zeros(1, columns, rows, dtype=torch.uint8)
     mask[0, 5:50, 3:9] = 1
     meta = {"filename_or_obj": str(source)}
-    film |= {"film": MetaTensor(torch.rand(1, columns, rows), meta=meta), "pred": MetaTensor(mask)}
+    film |= {"film": MetaTensor(torch.rand(1, columns, rows), meta=meta), "pred": MetaTensor(mask[0])}
     make_writer().write(film, {}, "cpu")
     seg = highdicom.seg.segread(tmp_path / "OUT" / "a" / "a_seg.dcm")
     assert np.array_equal(np.squeeze(seg.pixel_array), mask[0].numpy().T)
@@ -101,7 +101,7 @@ def test_masks_in_another_form_are_refused(make_writer, option):
 
 
 def test_the_overlay_shows_the_film_beside_its_mask(film, tmp_path):
-    film_overlay_png(film["film"], film["pred"], tmp_path / "overlay.png", {1: "pneumothorax"})
+    film_overlay_png(film["film"], film["pred"][None], tmp_path / "overlay.png", {1: "pneumothorax"})
     picture = np.asarray(Image.open(tmp_path / "overlay.png")).astype(int)
     coloured = (picture.max(axis=2) - picture.min(axis=2)) > 30
     legend = picture.shape[0] - 24
@@ -114,4 +114,4 @@ def test_the_overlay_shows_the_film_beside_its_mask(film, tmp_path):
 
 def test_the_overlay_needs_one_grid(film, tmp_path):
     with pytest.raises(ValueError, match="one shape"):
-        film_overlay_png(film["film"], film["pred"][:, :-1], tmp_path / "overlay.png", {})
+        film_overlay_png(film["film"], film["pred"][None, :, :-1], tmp_path / "overlay.png", {})

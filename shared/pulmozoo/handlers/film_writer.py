@@ -17,6 +17,7 @@ from .results_writer import ResultsWriter
 class FilmWriter(ResultsWriter):
     """Write ``<scan>/<scan>_seg.png`` with its numbers and overlay; for a film that came as DICOM a SEG too.
 
+    ``data["pred"]`` is ``(X, Y)``, ``data["probabilities"]`` ``(2, X, Y)``.
     The mask holds label numbers and shows them in colour (a palette PNG). Probability maps are grey PNGs,
     ``<scan>_<label>_probability.png``, 255 stands for 1. Other arguments are those of
     :class:`.results_writer.ResultsWriter`.
@@ -41,7 +42,7 @@ class FilmWriter(ResultsWriter):
         super().check_source(image, dicom=dicom)
 
     def draw(self, data: Mapping[str, Any], drafts: Mapping[str, Path], made_with: Mapping[str, Any]) -> None:
-        labels = data["pred"]
+        labels = data["pred"][None]
         save_labels(labels, drafts["labels"])
         if "dicom_seg" in drafts:
             source = read_film(Path(data["film"].meta["filename_or_obj"]))

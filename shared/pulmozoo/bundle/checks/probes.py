@@ -232,8 +232,8 @@ def monai_label(case: Case) -> None:
 def check_labels(labels: Any, scan: str) -> None:
     """Raise BadInput unless the labels lie on the scan's own grid, in a type that MONAI Label can write."""
     shape, affine = grid_of(scan)
-    if tuple(labels.shape) != (1, *shape):
-        raise BadInput(f"pred has shape {tuple(labels.shape)} after postprocessing: expected {(1, *shape)}")
+    if tuple(labels.shape) != shape:
+        raise BadInput(f"pred has shape {tuple(labels.shape)} after postprocessing: expected {shape}")
     if labels.dtype not in LABEL_TYPES:
         raise BadInput(f"pred is {labels.dtype} after postprocessing: expected one of {LABEL_TYPES}")
     if affine is not None and not torch.allclose(labels.affine.cpu(), affine.to(labels.affine.dtype), atol=1e-3):
@@ -241,12 +241,12 @@ def check_labels(labels: Any, scan: str) -> None:
 
 
 def grid_of(scan: str) -> tuple[tuple[int, ...], Tensor | None]:
-    """Shape and affine of the example: of a film (PNG) columns and rows, and no affine."""
+    """Shape of the labels and affine of the example: of a film (PNG) columns and rows, and no affine."""
     if scan.endswith(".png"):
         with Image.open(scan) as film:
             return film.size, None
     volume = nib.Nifti1Image.from_filename(scan)
-    return volume.shape, torch.as_tensor(volume.affine)
+    return (1, *volume.shape), torch.as_tensor(volume.affine)
 
 
 def beside_another_bundle(case: Case) -> None:
