@@ -87,8 +87,10 @@ def test_run_writes_and_shows_the_results(pulmozoo, small_bundle, chest_ct, tmp_
     ended = pulmozoo("run", small_bundle, "IN", "OUT", "--device", "cpu", "--output_postfix", "lobes")
     assert ended.code == 0, ended.said
     numbers = json.loads((tmp_path / "OUT/a/results.json").read_text())["numbers"]
-    assert f"left upper lobe volume ml            {numbers['left_upper_lobe_volume_ml']}\n" in ended.printed
-    assert "right upper lobe mean hu             -\n" in ended.printed
+    rows = {line[:20].strip(): line[20:].split() for line in ended.printed.splitlines()}
+    of = ("volume_ml", "mean_hu", "laa950_percent", "laa910_percent", "perc15_hu")
+    assert rows["left upper lobe"] == [str(numbers[f"left_upper_lobe_{quantity}"]) for quantity in of]
+    assert rows["right upper lobe"] == ["0.0", "-", "-", "-", "-"]
     assert "OUT/a/a_lobes.nii.gz\n" in ended.printed
     assert f"sha256 {sha256(small_bundle / 'models' / 'model.pt')}\n" in ended.printed
     assert (tmp_path / "OUT/a/a_lobes.nii.gz").is_file()
@@ -103,7 +105,7 @@ def test_run_shows_what_was_done_although_a_scan_failed(pulmozoo, small_bundle, 
     (tmp_path / "IN" / "b.nii.gz").write_bytes(b"no image")
     ended = pulmozoo("run", small_bundle, tmp_path / "IN", tmp_path / "OUT", "--device", "cpu")
     assert ended.code == 3
-    assert "left upper lobe volume ml" in ended.printed
+    assert "left upper lobe" in ended.printed
 
 
 def test_run_of_an_unknown_bundle(pulmozoo, chest_ct, tmp_path):

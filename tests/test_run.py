@@ -30,7 +30,7 @@ NUMBERS = {
         "right_middle_lobe",
         "lungs",
     )
-    for quantity in ("volume_ml", "mean_hu")
+    for quantity in ("volume_ml", "mean_hu", "laa950_percent", "laa910_percent", "perc15_hu")
 }
 
 

@@ -6,27 +6,30 @@ from pulmozoo.bundle.errors import BadInput
 from pulmozoo.transforms.lobe_numbers import LobeNumbersd, lobe_numbers
 
 NAMES = {"0": "background", "1": "left upper lobe", "2": "left lower lobe", "5": "right middle lobe"}
-CT_HU = torch.tensor([[-900, -801, -700, 3000]], dtype=torch.int16)
+CT_HU = torch.tensor([[-960, -801, -700, 3000]], dtype=torch.int16)
 LABELS = torch.tensor([[1, 1, 2, 0]], dtype=torch.uint8)
 
 
-def test_numbers_by_hand():  # voxels of 0.25 mL; -1701 / 2 and -2401 / 3
+def test_numbers_by_hand():  # voxels of 0.25 mL; -1761 / 2 and -2461 / 3
+    dense = {"laa950_percent": 0.0, "laa910_percent": 0.0}
+    empty = dict.fromkeys(["mean_hu", "laa950_percent", "laa910_percent", "perc15_hu"])
+    wanted = {
+        "left_upper_lobe": {"volume_ml": 0.5, "mean_hu": -880.5, "laa950_percent": 50.0, "laa910_percent": 50.0}
+        | {"perc15_hu": -960},
+        "left_lower_lobe": {"volume_ml": 0.25, "mean_hu": -700.0, **dense, "perc15_hu": -700},
+        "right_middle_lobe": {"volume_ml": 0.0, **empty},
+        "lungs": {"volume_ml": 0.75, "mean_hu": -820.33, "laa950_percent": 33.333, "laa910_percent": 33.333}
+        | {"perc15_hu": -960},
+    }
     assert lobe_numbers(CT_HU, LABELS, 0.25, NAMES) == {
-        "left_upper_lobe_volume_ml": 0.5,
-        "left_upper_lobe_mean_hu": -850.5,
-        "left_lower_lobe_volume_ml": 0.25,
-        "left_lower_lobe_mean_hu": -700.0,
-        "right_middle_lobe_volume_ml": 0.0,
-        "right_middle_lobe_mean_hu": None,
-        "lungs_volume_ml": 0.75,
-        "lungs_mean_hu": -800.33,
+        f"{part}_{key}": value for part, numbers in wanted.items() for key, value in numbers.items()
     }
 
 
 def test_label_without_a_name_is_left_out():
     numbers = lobe_numbers(CT_HU, torch.tensor([[1, 3, 9, 0]]), 1.0, NAMES)
     assert numbers["lungs_volume_ml"] == 1.0
-    assert numbers["lungs_mean_hu"] == -900.0
+    assert numbers["lungs_mean_hu"] == -960.0
 
 
 def test_no_lobe_at_all_has_no_mean():

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 AIR_HU = -1024  # darkest value of a scan that was read here
 LAA_HU = {"laa950": -950, "laa910": -910}
 PERCENTILE = 15
+QUANTITIES = ("volume_ml", "mean_hu", *(f"{name}_percent" for name in LAA_HU), f"perc{PERCENTILE}_hu")
 
 # A0001 of Lung-PET-CT-Dx, 5 mm slices, has 3 HU with its smooth kernel B and 28 HU with the sharp L; slices of 0.75 mm
 # of kernel B would have 3 * sqrt(5 / 0.75) = 8.
@@ -31,10 +32,11 @@ def density_histograms(ct_hu: Tensor, labels: Tensor, count: int) -> Tensor:
         ct_hu: integers from -1024, any shape.
         labels: integers of the same shape, below ``count``.
     """
-    inside = labels > 0
-    hu = ct_hu[inside].long() - AIR_HU
+    inside = (labels.flatten() > 0).nonzero()[:, 0]  # twice as fast as a mask
+    hu = ct_hu.flatten()[inside].int() - AIR_HU
     bins = int(hu.max()) + 1 if len(hu) else 1
-    return torch.bincount(labels[inside].long() * bins + hu, minlength=count * bins).reshape(count, bins)
+    slots = labels.flatten()[inside].int() * bins + hu
+    return torch.bincount(slots, minlength=count * bins).reshape(count, bins)
 
 
 def density_numbers(histogram: Tensor, voxel_ml: float) -> dict[str, float | None]:
@@ -48,7 +50,7 @@ def density_numbers(histogram: Tensor, voxel_ml: float) -> dict[str, float | Non
     voxels = counts.sum().item()
     numbers: dict[str, float | None] = {"volume_ml": round(voxels * voxel_ml, 2)}
     if not voxels:
-        return numbers | {"mean_hu": None, **{f"{name}_percent": None for name in LAA_HU}, "perc15_hu": None}
+        return {**dict.fromkeys(QUANTITIES), **numbers}
     hu = torch.arange(len(counts)) + AIR_HU
     numbers["mean_hu"] = round((counts @ hu.double()).item() / voxels, 2)
     for name, limit in LAA_HU.items():

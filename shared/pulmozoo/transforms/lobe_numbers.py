@@ -1,42 +1,36 @@
-"""What a radiologist reads off a lobe map: volume and mean density of each lobe."""
+"""What a radiologist reads off a lobe map: volume and density of each lobe."""
 
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-import torch
 from monai.data import MetaTensor
 from monai.transforms import Transform
 from torch import Tensor
 
 from ..bundle.errors import BadInput
+from .densitometry import density_histograms, density_numbers
 
 
 def lobe_numbers(
     ct_hu: Tensor, labels: Tensor, voxel_ml: float, label_names: Mapping[str, str]
 ) -> dict[str, float | None]:
-    """Volume (mL) and mean HU per lobe and over all lobes; the mean of an absent lobe is None.
+    """The :func:`~.densitometry.density_numbers` of each lobe and of all, ``<lobe>_volume_ml``, ``lungs_mean_hu`` ...
 
     Args:
-        ct_hu: CT in Hounsfield units, any shape.
+        ct_hu: integers from -1024, any shape.
         labels: integers of the same shape.
         voxel_ml: volume of a voxel.
         label_names: ``{"1": "left upper lobe", ...}``; ``"0"`` is background.
     """
-    ids = {int(index): name for index, name in label_names.items() if int(index) > 0}
-    size = max(ids) + 1
-    flat = labels.flatten().long()
-    count = torch.bincount(flat, minlength=size).double()
-    total = torch.bincount(flat, weights=ct_hu.flatten().double(), minlength=size)
-    numbers: dict[str, float | None] = {}
-    for index, name in ids.items():
-        key = name.replace(" ", "_")
-        numbers[f"{key}_volume_ml"] = round(count[index].item() * voxel_ml, 2)
-        numbers[f"{key}_mean_hu"] = round((total[index] / count[index]).item(), 2) if count[index] else None
-    known = torch.tensor(sorted(ids))
-    voxels = count[known].sum()
-    numbers["lungs_volume_ml"] = round(voxels.item() * voxel_ml, 2)
-    numbers["lungs_mean_hu"] = round((total[known].sum() / voxels).item(), 2) if voxels else None
-    return numbers
+    ids = {int(index): name.replace(" ", "_") for index, name in label_names.items() if int(index) > 0}
+    histograms = density_histograms(ct_hu, labels, max(int(labels.max()), *ids) + 1)
+    parts = {name: histograms[index] for index, name in ids.items()}
+    parts["lungs"] = histograms[list(ids)].sum(dim=0)
+    return {
+        f"{part}_{quantity}": value
+        for part, histogram in parts.items()
+        for quantity, value in density_numbers(histogram, voxel_ml).items()
+    }
 
 
 class LobeNumbersd(Transform):
