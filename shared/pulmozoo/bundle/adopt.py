@@ -14,7 +14,7 @@ from monai.bundle import ConfigParser
 from torch import Tensor, nn
 
 from .errors import BadInput
-from .weights_file import load_strictly, read_metadata, read_tensors, sha256
+from .weights_file import load_strictly, network_state, read_metadata, sha256
 
 logger = logging.getLogger(__name__)
 
@@ -91,17 +91,6 @@ def write_weights(
     metadata["weights"] = {**description, "preset": chosen["preset"], "sha256": sha256(weights)}
     write_json(bundle / "configs" / "metadata.json", metadata)
     return [weights, *configs, bundle / "configs" / "metadata.json"]
-
-
-def network_state(checkpoint: Path) -> dict[str, Tensor]:
-    """The network's state dict in a checkpoint file, read without executing anything in it."""
-    if not checkpoint.is_file():
-        raise BadInput(f"{checkpoint} does not exist: expected a checkpoint")
-    loaded = read_tensors(checkpoint)
-    state = loaded.get("network", loaded.get("model", loaded)) if isinstance(loaded, dict) else None
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise BadInput(f"{checkpoint} holds no state dict: expected one, or one under 'network' or 'model'")
-    return state
 
 
 def network_of(bundle: Path, chosen: Mapping[str, Any]) -> nn.Module:

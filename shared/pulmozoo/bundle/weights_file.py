@@ -55,6 +55,17 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return state
 
 
+def network_state(checkpoint: Path) -> dict[str, Tensor]:
+    """The network's state dict in a checkpoint file, read without executing anything in it."""
+    if not checkpoint.is_file():
+        raise BadInput(f"{checkpoint} does not exist: expected a checkpoint")
+    loaded = read_tensors(checkpoint)
+    state = loaded.get("network", loaded.get("model", loaded)) if isinstance(loaded, dict) else None
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise BadInput(f"{checkpoint} holds no state dict: expected one, or one under 'network' or 'model'")
+    return state
+
+
 def load_strictly(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     """Load all tensors or none; BadInput names the first that does not fit."""
     wanted = network.state_dict()

@@ -1,4 +1,4 @@
-"""Load a bundle's weights when the engine starts."""
+"""Load a bundle's weights, or those of a training, when the engine starts."""
 
 import logging
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from ignite.engine import Engine, Events
 from torch import nn
 
-from ..bundle.weights_file import check_preset, load_strictly, read_weights, sha256
+from ..bundle.weights_file import check_preset, load_strictly, network_state, read_weights, sha256
 
 logger = logging.getLogger(__name__)
 
@@ -40,3 +40,21 @@ class StrictCheckpointLoader:
         load_strictly(self.network, read_weights(self.path), self.path)
         self.loaded = True
         logger.info("weights %s, sha256 %s", self.path, sha256(self.path))
+
+
+class TrainedLoader:
+    """The network that a training saved (``last.pt``, ``best.pt``), every tensor in its place; else BadInput.
+
+    For a look at a training whose weights are not a bundle's yet; ``pulmozoo adopt`` makes them one's.
+    """
+
+    def __init__(self, path: str | Path, network: nn.Module) -> None:
+        self.path = Path(path)
+        self.network = network
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        load_strictly(self.network, network_state(self.path), self.path)
+        logger.info("weights of a training, %s", self.path)

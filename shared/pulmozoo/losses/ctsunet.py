@@ -31,8 +31,9 @@ def border_map(label: Tensor) -> Tensor:
 class CTSULoss(nn.Module):
     """Sum of the lobe and border losses of both stages.
 
-    Takes what :meth:`CTSUNet.forward` returns in training and the label ``(B, 1, D, H, W)``. A class that is absent
-    from the truth takes the largest weight of the others (MONAI's rule), so false voxels of it cost.
+    Takes what :meth:`CTSUNet.forward` returns in training and the label ``(B, 1, D, H, W)``; a network with one stage
+    or without a border channel (:class:`pulmozoo.networks.patch_unet.PatchUNet`) has fewer terms. A class that is
+    absent from the truth takes the largest weight of the others (MONAI's rule), so false voxels of it cost.
 
     Args:
         smooth: added to numerator and denominator of the Dice terms; the class sums are about 1 / voxels, so 0.1 would
@@ -49,13 +50,17 @@ class CTSULoss(nn.Module):
     def one_stage(self, logits: Tensor, label: Tensor) -> Tensor:
         logits = logits.float()
         lobes, border = logits[:, :LOBE_CLASSES], logits[:, LOBE_CLASSES:]
-        loss = self.lobes(lobes, label) + self.border(border, border_map(label))
+        loss: Tensor = self.lobes(lobes, label)
+        if border.shape[1]:
+            loss = loss + self.border(border, border_map(label))
         if self.cross_entropy:
             loss = loss + self.cross_entropy * F.cross_entropy(lobes, label[:, 0].long())
         return loss
 
     def forward(self, prediction: Mapping[str, Tensor], label: Tensor) -> Tensor:
-        loss = self.one_stage(prediction["scan_logits"], label)
+        stages = []
+        if "scan_logits" in prediction:
+            stages.append(self.one_stage(prediction["scan_logits"], label))
         if "patch_logits" in prediction:
-            loss = loss + self.one_stage(prediction["patch_logits"], prediction["patch_label"])
-        return loss
+            stages.append(self.one_stage(prediction["patch_logits"], prediction["patch_label"]))
+        return torch.stack(stages).sum()

@@ -112,6 +112,7 @@ class ContextualUNet(nn.Module):
         down: (first, second) convolution widths of the three levels and of the bridge.
         up: widths of the three levels on the way up, deepest first.
         valid: no padding: each side of the output is ``MARGIN`` voxels shorter.
+        border: the seventh channel, the border's logit.
     """
 
     def __init__(
@@ -122,8 +123,9 @@ class ContextualUNet(nn.Module):
         *,
         valid: bool,
         non_local: bool,
-        geometry: bool,
-        slot_norm: bool,
+        geometry: bool = True,
+        slot_norm: bool = False,
+        border: bool = True,
     ) -> None:
         super().__init__()
         padding = 0 if valid else 1
@@ -136,7 +138,7 @@ class ContextualUNet(nn.Module):
         below = [outs[-1], *up]
         self.up = nn.ModuleList(ConvBlock(below[i] + outs[-2 - i], width, width, padding) for i, width in enumerate(up))
         self.lobe_head = nn.Conv3d(up[-1], LOBE_CLASSES, kernel_size=1)
-        self.border_head = nn.Conv3d(up[-1], 1, kernel_size=1)
+        self.border_head = nn.Conv3d(up[-1], 1, kernel_size=1) if border else None
 
     def levels(self, x: Tensor) -> list[Tensor]:
         """Features of the three levels on the way down, finest first."""
@@ -162,7 +164,8 @@ class ContextualUNet(nn.Module):
         for block, skip in zip(self.up, reversed(skips), strict=True):
             x = F.interpolate(x, scale_factor=2, mode="trilinear", align_corners=True)
             x = block(torch.cat([x, centre_crop(skip, x.shape[2:])], dim=1))
-        return torch.cat([self.lobe_head(x), self.border_head(x)], dim=1)
+        lobes: Tensor = self.lobe_head(x)
+        return lobes if self.border_head is None else torch.cat([lobes, self.border_head(x)], dim=1)
 
 
 class CTSUNet(nn.Module):
@@ -277,17 +280,9 @@ class CTSUNet(nn.Module):
         self, stack: Tensor, label: Tensor, starts: Sequence[Sequence[Start]], patch: int
     ) -> dict[str, Tensor]:
         """Stage 2 on chosen patches of ``stack`` ``(B, 8, D, H, W)``; ``starts`` holds those of each scan."""
-        out = patch - 2 * MARGIN
-        missing = [max(0, out - n) for n in reversed(label.shape[2:])]
-        padded = F.pad(stack, [size for extra in missing for size in (MARGIN, MARGIN + extra)])
-        padded_label = F.pad(label, [size for extra in missing for size in (0, extra)])
-        places = [(index, start) for index, chosen in enumerate(starts) for start in chosen]
-        inputs = torch.stack([window(padded[index], start, patch) for index, start in places])
-        first = torch.tensor([start for _, start in places], device=stack.device)
-        return {
-            "patch_logits": self.stage2(inputs, first, padded.shape[2:]),
-            "patch_label": torch.stack([window(padded_label[index], start, out) for index, start in places]),
-        }
+        inputs, labels, padded_scan_shape = cut_patches(stack, label, starts, patch)
+        first = torch.tensor([start for chosen in starts for start in chosen], device=stack.device)
+        return {"patch_logits": self.stage2(inputs, first, padded_scan_shape), "patch_label": labels}
 
 
 def probabilities(logits: Tensor) -> Tensor:
@@ -317,6 +312,23 @@ def hard_starts(error: Tensor, size: int, count: int, share: float) -> list[list
         drawn = hardest[torch.randperm(len(hardest), device=hardest.device).repeat(rounds)[:count]]
         chosen.append([candidates[index] for index in drawn.tolist()])
     return chosen
+
+
+def cut_patches(
+    stack: Tensor, label: Tensor, starts: Sequence[Sequence[Start]], patch: int
+) -> tuple[Tensor, Tensor, torch.Size]:
+    """Patches ``(N, C, patch, ...)`` of ``stack`` ``(B, C, D, H, W)``, the labels of their middles, the padded shape.
+
+    ``starts`` holds those of each scan, in output voxels; what lies outside the scan is 0.
+    """
+    out = patch - 2 * MARGIN
+    missing = [max(0, out - n) for n in reversed(label.shape[2:])]
+    padded = F.pad(stack, [size for extra in missing for size in (MARGIN, MARGIN + extra)])
+    padded_label = F.pad(label, [size for extra in missing for size in (0, extra)])
+    places = [(index, start) for index, chosen in enumerate(starts) for start in chosen]
+    inputs = torch.stack([window(padded[index], start, patch) for index, start in places])
+    labels = torch.stack([window(padded_label[index], start, out) for index, start in places])
+    return inputs, labels, padded.shape[2:]
 
 
 def window_starts(length: int, size: int) -> list[int]:
