@@ -84,7 +84,8 @@ def paired(first: Scores, second: Scores) -> dict[str, tuple[np.ndarray, np.ndar
     for score in first:
         scans = [scan for scan in first[score] if scan in second.get(score, {})]
         if scans:
-            pairs[score] = tuple(np.array([table[score][scan] for scan in scans]) for table in (first, second))
+            one, other = (np.array([table[score][scan] for scan in scans]) for table in (first, second))
+            pairs[score] = (one, other)
     return pairs
 
 
