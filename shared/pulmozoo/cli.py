@@ -12,10 +12,14 @@ from .bundle.adopt import adopt as adopt_checkpoint
 from .bundle.checks.verify import print_checks
 from .bundle.errors import BadInput, innermost_reason
 from .bundle.pack import pack as pack_bundle
-from .bundle.run import SOME_FAILED, print_results
+from .bundle.publish import publish as publish_bundle
+from .bundle.run import SOME_FAILED
+from .bundle.show import print_results
 from .bundle.weights_file import read_metadata
 from .datasets.prepare import prepare_data
+from .metrics.compare import compare_scores
 from .phantom.cohort import write_cohort
+from .phantom.emphysema_patches import write_patches
 from .phantom.film_cohort import write_films
 from .phantom.gallery import write_gallery
 from .phantom.realism import write_realism
@@ -75,6 +79,7 @@ def phantom(
     spacing_mm: tuple[float, float, float] | None = None,
     workers: int = 1,
     output_ext: str = ".nii.gz",
+    disease: str | None = None,
 ) -> None:
     """Write synthetic chest CTs with labels of lobes, airways and vessels and a MONAI datalist.
 
@@ -85,8 +90,9 @@ def phantom(
         spacing_mm: voxel size as "(x, y, z)"; without it each subject draws its own, and its axes and padding.
         workers: processes.
         output_ext: of the CTs: .nii.gz, or dicom for a folder of slices each; labels are NIfTI.
+        disease: what the subjects have: emphysema, paraseptal or ild; its labels and tables come along.
     """
-    write_cohort(str(output_dir), count, seed, spacing_mm, workers, output_ext)
+    write_cohort(str(output_dir), count, seed, spacing_mm, workers, output_ext, disease)
 
 
 def phantom_films(
@@ -111,13 +117,15 @@ def phantom_films(
 
 
 def prepare(bundle: str, data_dir: str, output_dir: str, layout: str, seed: int = 0, keep_all: bool = False) -> None:
-    """Turn a data set as it was downloaded into masks and a MONAI datalist; its images stay where they are.
+    """Turn a data set as it was downloaded into masks and a list to train from; its images stay where they are.
 
     Args:
-        bundle: short name (pneumothorax).
+        bundle: short name (pneumothorax, paraseptal, emphysema).
         data_dir: the data set.
-        output_dir: where datalist.json, left_out.csv and masks go.
-        layout: siim (DICOM films, train-rle.csv), folders (images, masks) or nih (films, image-level table).
+        output_dir: where datalist.json, left_out.csv and masks go, or slices.csv and lungs.
+        layout: siim (DICOM films, train-rle.csv), folders (images, masks) or nih (films, image-level table); for CTs
+            with outlined slices folders (images, labels, maybe lungs) or phantom (a cohort with paraseptal emphysema);
+            for CTs with emphysema scores copdgene (images, maybe lung_masks, a table).
         seed: of the draw and the split.
         keep_all: take all films, not as many without as with the disease.
     """
@@ -147,6 +155,36 @@ def phantom_realism(output_dir: str, scans: str, count: int = 20, seed: int = 0)
         seed: of the first chest.
     """
     sys.stdout.write(f"{write_realism(str(output_dir), scans, count, seed)}\n")
+
+
+def phantom_patches(table: str, count: int = 12, seed: int = 0) -> None:
+    """Hold synthetic emphysema against the HU and the texture of published patches, class by class, in a csv.
+
+    Args:
+        table: the csv.
+        count: chests.
+        seed: of the first chest.
+    """
+    sys.stdout.write(f"{write_patches(str(table), count, seed)}\n")
+
+
+def compare(first: str, second: str, out_dir: str, names: tuple[str, str] = ("first", "second")) -> None:
+    """Compare two evaluations of the same scans: Wilcoxon's test for each score, and box plots.
+
+    Args:
+        first: scores.csv of one evaluation.
+        second: scores.csv of the other.
+        out_dir: where comparison.csv and comparison.png go.
+        names: what to call the two, as "(ours, theirs)".
+    """
+    called = [str(name) for name in names]
+    if len(called) != 2:
+        raise BadInput(f'names must be two, as "(ours, theirs)", got {names}')
+    for row in compare_scores([Path(str(first)), Path(str(second))], called, Path(str(out_dir))):
+        one, other = row[f"{called[0]}_mean"], row[f"{called[1]}_mean"]
+        sys.stdout.write(
+            f"{row['score']:32} {one:9.4f} {other:9.4f}   p {row['p_bonferroni']:.2g} ({row['scans']} scans)\n"
+        )
 
 
 def adopt(
@@ -199,6 +237,27 @@ def pack(bundle: str, out_dir: str = "dist") -> None:
     sys.stdout.write(f"{pack_bundle(bundle_folder(bundle), Path(out_dir))}\n")
 
 
+def publish(bundle: str, target: str, github: str | None = None, private: bool = True, dry_run: bool = False) -> None:
+    """Pack a bundle and send it to where monai.bundle.download finds it.
+
+    Args:
+        bundle: short name (lobes), full name or folder of a bundle.
+        target: hf://OWNER/REPOSITORY, or a folder for a web server or a GitHub release.
+        github: OWNER/REPOSITORY/TAG of the release that the folder is meant for.
+        private: whether a repository that is made on the Hub is a private one.
+        dry_run: say what would be sent, send nothing.
+    """
+    said = publish_bundle(
+        bundle_folder(bundle), str(target), github=github, private=is_true(private), dry_run=is_true(dry_run)
+    )
+    sys.stdout.write(f"{said}\n")
+
+
+def is_true(option: object) -> bool:
+    """An option as fire hands it over: true, True and "true" are true."""
+    return str(option).lower() == "true"
+
+
 def verify(bundle: str) -> None:
     """Check that a bundle is fit for release: a line a check; exit code 1 when one fails.
 
@@ -216,11 +275,14 @@ COMMANDS = {
     "phantom": phantom,
     "phantom-gallery": phantom_gallery,
     "phantom-realism": phantom_realism,
+    "phantom-patches": phantom_patches,
     "phantom-films": phantom_films,
     "prepare": prepare,
     "import-weights": import_weights,
+    "compare": compare,
     "adopt": adopt,
     "pack": pack,
+    "publish": publish,
     "verify": verify,
 }
 

@@ -19,7 +19,7 @@ LANDMARK_RAS_MM = (-41.0, 27.0, 33.0)  # to the left, in front, above
 KEYS = ("image", "label", "airways", "vessels")
 
 
-def landmark_chest(seed, shape, spacing_mm, scanner):
+def landmark_chest(seed, shape, spacing_mm, diseases, scanner):
     """In place of a chest, which takes seconds to draw: a ball at a known place of the patient."""
     scan = ScanGrid(shape, spacing_mm, scanner)
     x, y, z = scan.painted().coordinates()

@@ -38,23 +38,41 @@ class Nodule:
         return label.to(torch.uint8)
 
 
+class Nothing:
+    """A disease that no one has."""
+
+    name = "nothing"
+
+    def paint(self, scene, draws):
+        return torch.zeros_like(scene.lobes)
+
+
 @pytest.fixture(scope="module")
 def scene():
     return paint_scene(draw_subject(3), centred_grid(SHAPE, SPACING_MM))
 
 
 def test_a_disease_changes_its_voxels_and_nothing_else():
-    healthy, ill = (
-        thorax(3, SHAPE, SPACING_MM, scanner=QUIET),
-        thorax(3, SHAPE, SPACING_MM, "cpu", [ApicalAir()], QUIET),
-    )
+    healthy = thorax(3, SHAPE, SPACING_MM, scanner=QUIET)
+    spared, ill = (thorax(3, SHAPE, SPACING_MM, "cpu", [disease], QUIET) for disease in (Nothing(), ApicalAir()))
     label = ill["apical_air"] > 0
     assert label.any()
     assert set(ill) == {*healthy, "apical_air"}
     assert all(torch.equal(healthy[key], ill[key]) for key in healthy if key != "ct_hu")
     assert ill["ct_hu"][label].float().median() < -960
     untouched = ~torch.nn.functional.max_pool3d(label.float()[None], 5, stride=1, padding=2)[0].bool()
-    assert torch.equal(healthy["ct_hu"][untouched], ill["ct_hu"][untouched])
+    assert torch.equal(spared["ct_hu"][untouched], ill["ct_hu"][untouched])
+
+
+def test_diseases_lie_in_even_tissue_without_patches():
+    subject = draw_subject(9)  # with patches of emphysema and consolidation that have no label
+    assert len(subject.tissue.patches) == 2
+    assert subject.with_normal_tissue().tissue.patches == ()
+    healthy, spared = (paint_scene(s, centred_grid(SHAPE, SPACING_MM)) for s in (subject, subject.with_normal_tissue()))
+    lung = healthy.lobes > 0
+    assert torch.equal(healthy.lobes, spared.lobes)
+    assert healthy.hu[lung].std() > spared.hu[lung].std()
+    assert not (spared.hu[lung] < -960).any()
 
 
 def test_a_disease_is_the_same_with_another_before_it():

@@ -4,9 +4,7 @@ import pytest
 import torch
 
 from pulmozoo.phantom import thorax
-from pulmozoo.phantom.anatomy import lung_depths, mediastinum_depth
 from pulmozoo.phantom.fields import Draws, Points, centred_grid
-from pulmozoo.phantom.fissures import map_lungs
 from pulmozoo.phantom.scene import draw_subject
 
 SHAPE, SPACING_MM = (80, 62, 70), (4.5, 5.0, 5.5)
@@ -91,8 +89,7 @@ def test_vessels_keep_away_from_fissures(seed):
     subject = draw_subject(seed)
     for vessels in (subject.trees.arteries, subject.trees.veins):
         place = Points(torch.cat([vessels.start, vessels.end]))
-        at = subject.chest.straighten(place)
-        lungs = map_lungs(subject.lobation, place, lung_depths(subject.chest, at, mediastinum_depth(subject.chest, at)))
+        lungs = subject.lungs_at(place)
         near = (lungs.fissure_distance() < 4) & (lungs.lobes > 0)
         assert near.float().mean() < 0.02
         stem = (vessels.generation == 2).repeat(2)  # from the hilum, where the fissures meet, to the lobe

@@ -38,7 +38,7 @@ def agreement(truth: Sequence[int], predicted: Sequence[int], grades: int) -> di
     precision, recall, f1, _ = metrics.precision_recall_fscore_support(
         truth, predicted, labels=scores, zero_division=np.nan
     )
-    confusion = metrics.confusion_matrix(predicted, truth, labels=scores)
+    confusion = confusion_table(predicted, truth, grades)
     kappa, error = linear_kappa(confusion)
     return {
         "accuracy": float(metrics.accuracy_score(truth, predicted)),
@@ -49,6 +49,13 @@ def agreement(truth: Sequence[int], predicted: Sequence[int], grades: int) -> di
         "kappa_ci": [_known(kappa - Z_95 * error), _known(kappa + Z_95 * error)],
         "confusion": confusion.tolist(),
     }
+
+
+def confusion_table(rows: Sequence[int], columns: Sequence[int], grades: int) -> np.ndarray:
+    """How often each pair of scores occurs, ``(grades, grades)`` counts."""
+    table = np.zeros((grades, grades), dtype=int)
+    np.add.at(table, (list(rows), list(columns)), 1)
+    return table
 
 
 def linear_kappa(confusion: np.ndarray) -> tuple[float, float]:

@@ -1,29 +1,29 @@
-"""Accuracy over annotated pixels, pooled over all images: balanced over the classes, or weighted.
+"""Accuracy over annotated pixels, pooled over all images and balanced over the classes.
 
 Source: Anthimopoulos et al., https://arxiv.org/abs/1803.06167. MONAI's ``ConfusionMatrixMetric`` averages over images
 and knows no pixel that is not annotated.
 """
 
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import torch
-from monai.metrics import CumulativeIterationMetric
+from monai.transforms import Transform
+from monai.utils import convert_to_tensor
 from torch import Tensor
 
 
-def annotated_confusion(logits: Tensor, label: Tensor) -> Tensor:
+def annotated_confusion(guess: Tensor, label: Tensor, classes: int) -> Tensor:
     """Pixels by true class (rows) and by predicted class: ``(C, C)``, int64.
 
-    Logits are ``(B, C, *S)``, labels ``(B, 1, *S)`` with 0 where not annotated; channel c is label c + 1.
+    Both are integers of one shape, class 1 to ``classes``; pixels with label 0 are not annotated. A guess of 0, which
+    is no lung, counts as class 1.
     """
-    expected = (logits.shape[0], 1, *logits.shape[2:])
-    if label.shape != expected:
-        raise ValueError(f"label must have shape {expected} to match logits, got {tuple(label.shape)}")
-    classes = logits.shape[1]
-    truth = label.flatten().long()
-    guess = logits.argmax(dim=1).flatten()
-    pairs = ((truth - 1) * classes + guess)[truth > 0]
-    return torch.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+    if guess.shape != label.shape:
+        raise ValueError(f"label must have the shape of the guess {tuple(guess.shape)}, got {tuple(label.shape)}")
+    known = label > 0
+    truth, found = label[known].long() - 1, guess[known].long().clamp(min=1) - 1
+    return torch.bincount(truth * classes + found, minlength=classes * classes).reshape(classes, classes)
 
 
 def balanced_accuracy(confusion: Tensor) -> float:
@@ -38,30 +38,20 @@ def balanced_accuracy(confusion: Tensor) -> float:
     return float((confusion.diagonal()[present].double() / pixels[present]).mean())
 
 
-def weighted_accuracy(confusion: Tensor, class_weights: Tensor) -> float:
-    """Share of the right among annotated pixels, 0 to 1, each pixel counted with the weight of its class ``(C,)``."""
-    right, pixels = (class_weights.double() * counts for counts in (confusion.diagonal(), confusion.sum(dim=1)))
-    return float(right.sum() / (pixels.sum() + 1e-8))
+class Confusiond(Transform):
+    """Add ``data["confusion"]``, the :func:`annotated_confusion` of a guess and a label.
 
-
-class BalancedAccuracy(CumulativeIterationMetric):
-    """:func:`balanced_accuracy` over an epoch, for ``IgniteMetricHandler``.
-
-    The handler needs ``save_details=False``, for the details would be confusion matrices.
+    Args:
+        key: a label map ``(1, *S)``, or logits ``(classes, *S)`` whose channel c is class c + 1.
+        truth_key: labels ``(1, *S)``.
+        classes: without background.
     """
 
-    def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:
-        """Logits and labels of a batch to a confusion matrix for each image: ``(B, C, C)``."""
-        if y is None:
-            raise ValueError("BalancedAccuracy needs labels")
-        return torch.stack([annotated_confusion(y_pred[i : i + 1], y[i : i + 1]) for i in range(len(y_pred))])
+    def __init__(self, key: str, truth_key: str, classes: int) -> None:
+        self.key, self.truth_key, self.classes = key, truth_key, classes
 
-    def confusion(self) -> Tensor:
-        """Of all images of the epoch: ``(C, C)``."""
-        matrices = self.get_buffer()
-        if not isinstance(matrices, Tensor):
-            raise ValueError("no image was given, so there is no accuracy; check the validation set")
-        return matrices.sum(dim=0)
-
-    def aggregate(self) -> float:
-        return balanced_accuracy(self.confusion())
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        guess, label = (convert_to_tensor(data[key]).cpu() for key in (self.key, self.truth_key))
+        if len(guess) == self.classes:
+            guess = guess.argmax(dim=0, keepdim=True) + 1
+        return {**data, "confusion": annotated_confusion(guess, label, self.classes)}

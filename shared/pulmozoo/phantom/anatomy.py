@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -302,22 +303,50 @@ def spine_depth(middle: Mediastinum, at: Coordinates) -> Tensor:
     return (1 - rounded) * 20
 
 
-def lung_depth(half: Hemithorax, at: Coordinates, mediastinum: Tensor) -> Tensor:
-    """Depth below the pleura of one lung: within the cage, above the diaphragm, beside the mediastinum."""
-    x, y, z = at
-    above = (z - diaphragm_height(half, x, y)) * 0.8
-    depth = smooth_min(cage_depth(half, at), above, 5)
-    depth = smooth_min(depth, -mediastinum, 6)
-    # Beyond the other side of the midline a lung must not reappear.
-    return torch.minimum(depth, half.side * x + 30)
+class Interior:
+    """What bounds the lungs of a chest at some positions, each worked out when it is first asked for; left, then right.
 
+    Args:
+        chest: of one person.
+        place: the positions; ``at`` are those in the upright chest.
+    """
 
-def lung_depths(chest: Chest, at: Coordinates, mediastinum: Tensor) -> tuple[Tensor, Tensor]:
-    """Depths of the left and the right lung beside a mediastinum of known depth; at most one of them is positive."""
-    left, right = (lung_depth(half, at, mediastinum) for half in (chest.left, chest.right))
-    x, _, z = at
-    leftward = x - chest.mediastinum.septum_x - chest.mediastinum.septum_lean * z
-    return torch.minimum(left, leftward), torch.minimum(right, -leftward)
+    def __init__(self, chest: Chest, place: Place) -> None:
+        self.chest = chest
+        self.at = chest.straighten(place)
+
+    @cached_property
+    def cages(self) -> tuple[Tensor, Tensor]:
+        """Depths below the inner faces of the rib cage, open below."""
+        return cage_depth(self.chest.left, self.at), cage_depth(self.chest.right, self.at)
+
+    @cached_property
+    def diaphragms(self) -> tuple[Tensor, Tensor]:
+        """Heights z."""
+        x, y, _ = self.at
+        return diaphragm_height(self.chest.left, x, y), diaphragm_height(self.chest.right, x, y)
+
+    @cached_property
+    def mediastinum(self) -> Tensor:
+        """Depth below the pleura between the lungs."""
+        return mediastinum_depth(self.chest, self.at)
+
+    @cached_property
+    def lungs(self) -> tuple[Tensor, Tensor]:
+        """Depths below the pleura; at most one of them is positive."""
+        x, _, z = self.at
+        middle = self.chest.mediastinum
+        leftward = x - middle.septum_x - middle.septum_lean * z
+        left, right = (self._lung(side) for side in (0, 1))
+        return torch.minimum(left, leftward), torch.minimum(right, -leftward)
+
+    def _lung(self, number: int) -> Tensor:
+        """Within the cage, above the diaphragm, beside the mediastinum."""
+        x, _, z = self.at
+        depth = smooth_min(self.cages[number], (z - self.diaphragms[number]) * 0.8, 5)
+        depth = smooth_min(depth, -self.mediastinum, 6)
+        # Beyond the other side of the midline a lung must not reappear.
+        return torch.minimum(depth, (LEFT, RIGHT)[number] * x + 30)
 
 
 def survey_grid() -> Grid:

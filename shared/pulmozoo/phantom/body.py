@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .anatomy import LEFT, RIGHT, Chest, Hemithorax, cage_depth, diaphragm_height
+from .anatomy import LEFT, RIGHT, Chest, Hemithorax, Interior
 from .fields import Coordinates, Draws, Grid, SmoothField, coverage, smoothstep
 from .patient import Patient
 from .solids import Ellipsoid, Solid, Tube, Vector, Whereabouts, smooth_max
@@ -200,11 +200,10 @@ def _draw_gas(draws: Draws, chest: Chest) -> tuple[Solid, ...]:
     return tuple(bubbles)
 
 
-def paint_body(chest: Chest, habitus: Habitus, grid: Grid, at: Coordinates, mediastinum: Tensor) -> Tensor:
+def paint_body(interior: Interior, habitus: Habitus, grid: Grid) -> Tensor:
     """HU ``(X, Y, Z)`` of everything but the lungs."""
-    voxel = mean_voxel(grid)
-    cages = [cage_depth(half, at) for half in (chest.left, chest.right)]
-    cage = torch.maximum(*cages)
+    chest, at, voxel = interior.chest, interior.at, mean_voxel(grid)
+    cage = torch.maximum(*interior.cages)
     fat = grid.smooth(habitus.fat_field)
     streaks = grid.smooth(habitus.streaks)
     hu = torch.full_like(cage, habitus.air_hu)
@@ -221,7 +220,7 @@ def paint_body(chest: Chest, habitus: Habitus, grid: Grid, at: Coordinates, medi
     _paint_between_muscles(hu, torch.minimum(under_fat, -cage - 10), fat, streaks, habitus, voxel)
     for solid, value in habitus.extras:
         _paint_solid(hu, solid, value, grid, at, voxel, outside=cage)
-    _paint_belly_and_mediastinum(hu, chest, habitus, at, cage, mediastinum, streaks, grid, voxel)
+    _paint_belly_and_mediastinum(hu, interior, habitus, cage, streaks, grid, voxel)
     _paint_bones(hu, chest, habitus, at, cage, voxel)
     return hu
 
@@ -292,23 +291,15 @@ def _paint_table(hu: Tensor, habitus: Habitus, grid: Grid, voxel: float) -> None
 
 
 def _paint_belly_and_mediastinum(
-    hu: Tensor,
-    chest: Chest,
-    habitus: Habitus,
-    at: Coordinates,
-    cage: Tensor,
-    mediastinum: Tensor,
-    streaks: Tensor,
-    grid: Grid,
-    voxel: float,
+    hu: Tensor, interior: Interior, habitus: Habitus, cage: Tensor, streaks: Tensor, grid: Grid, voxel: float
 ) -> None:
-    x, y, z = at
-    middle = chest.mediastinum
+    x, y, z = interior.at
+    chest, middle = interior.chest, interior.chest.mediastinum
     organs = grid.smooth(habitus.organ_field)
-    inner = torch.maximum(cage, mediastinum.clamp(max=20) * (cage > -25))
+    inner = torch.maximum(cage, interior.mediastinum.clamp(max=20) * (cage > -25))
     fill = -95 + 125 * smoothstep(streaks + 0.5 * organs, 0.2, 1.6)
     _paint(hu, torch.minimum(inner, cage + 12), fill, voxel)
-    roof = torch.where(x > 0, diaphragm_height(chest.left, x, y), diaphragm_height(chest.right, x, y))
+    roof = torch.where(x > 0, *interior.diaphragms)
     under = torch.minimum((roof - z) * 0.8, cage + 3)
     belly = torch.where(
         smoothstep(organs + 0.4 * streaks, habitus.belly_fat_level - 0.3, habitus.belly_fat_level) > 0.5, 42.0, -98.0
@@ -319,7 +310,7 @@ def _paint_belly_and_mediastinum(
     liver = torch.minimum(torch.minimum(under - 3, edge - x), z - roof + 120)
     _paint(hu, liver, habitus.liver_hu, voxel)
     floor = chest.left.top - chest.left.height
-    whole, above = Whereabouts(at), 4 - under
+    whole, above = Whereabouts(interior.at), 4 - under
     spleen = Ellipsoid((80.0, 35.0, floor + 0.55 * chest.left.dome_height - 25), (32.0, 42.0, 45.0))
     for part, depth in whole.depths((spleen,), voxel):
         _paint(hu[part], torch.minimum(depth, under[part] - 3), habitus.liver_hu - 5, voxel)

@@ -36,7 +36,8 @@ def thorax(
         shape: voxels along x, y, z.
         spacing_mm: voxel size along x, y, z.
         device: where to compute; the result stays there, but for the affine.
-        diseases: what else to paint, see :class:`.scene.Disease`; each adds its label under its name.
+        diseases: what else to paint, see :class:`.scene.Disease`; each adds its label under its name and
+            finds :func:`.parenchyma.normal_tissue` to paint on.
         scanner: how the scan is made; without it, kernel, noise, slices and artefacts are drawn from the seed.
 
     Returns ``ct_hu`` int16, ``lobes`` uint8 (1 left upper, 2 left lower, 3 right upper, 4 right lower, 5 right middle),
@@ -45,6 +46,8 @@ def thorax(
     """
     _check(seed, shape, spacing_mm)
     subject = draw_subject(seed)
+    if diseases:
+        subject = subject.with_normal_tissue()
     if scanner is None:
         scanner = draw_scanner(Draws(seed, SCANNER), spacing_mm)
     scan = ScanGrid(shape, spacing_mm, scanner)
@@ -56,7 +59,8 @@ def thorax(
         **paint_diseases(scene, seed, diseases),
     }
     aerated = (scene.lobes > 0) & (scene.hu < -600)
-    lung_grain(scene.hu, aerated, subject.tissue.grain_hu, scene.grid.spacing_mm, Draws(seed, GRAIN))
+    tissue, grain = subject.tissue, Draws(seed, GRAIN)
+    lung_grain(scene.hu, aerated, tissue.grain_hu, scene.grid.spacing_mm, grain, tissue.grain_skew)
     marks = find_marks(subject.chest, enhanced=subject.habitus.blood_hu >= ENHANCED_HU)
     return {
         "ct_hu": acquire(scene.hu, scan, marks, Draws(seed, NOISE)),

@@ -4,9 +4,9 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,11 +20,13 @@ from ..bundle.errors import BadInput
 from ..datasets.dicom_writer import needs_pydicom, write_series
 from .anatomy import draw_chest
 from .chest import SCANNER, thorax
+from .diseases import disease_cohort, disease_names
+from .exam import Exam
 from .fields import Draws
-from .scanner import Scanner, Triple, draw_scanner
+from .scanner import Triple, draw_scanner
 from .scene import ANATOMY
 
-FIELD_OF_VIEW, STORAGE = 2, 5  # streams of random numbers, beside those of the chest itself
+FIELD_OF_VIEW, STORAGE, DISEASES, EXAM = 2, 5, 6, 7  # streams of random numbers, beside those of the chest itself
 SEEDS_PER_COHORT = 1_000_000
 TENTHS = {"training": range(8), "validation": range(8, 9), "test": range(9, 10)}
 LOG_EVERY_PERCENT = 5
@@ -36,16 +38,6 @@ RARE_AXES = {".nii.gz": ("RAS", "LAS", "RPI", "LSA", "SRA", "PIL"), "dicom": ("R
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Exam:
-    """One subject's scan: its grid along x, y, z, how it is made and in which axes it is stored."""
-
-    shape: tuple[int, int, int]
-    spacing_mm: Triple
-    scanner: Scanner
-    axes: str
-
-
 def write_cohort(
     output_dir: str | Path,
     count: int,
@@ -53,6 +45,7 @@ def write_cohort(
     spacing_mm: Triple | None = None,
     workers: int = 1,
     output_ext: str = ".nii.gz",
+    disease: str | None = None,
 ) -> Path:
     """Write ``images/<id>``, ``labels/<id>.nii.gz`` (lobes), airways and vessels likewise, and ``datalist.json``.
 
@@ -66,14 +59,16 @@ def write_cohort(
         spacing_mm: voxel size along x, y, z of all subjects, whose axes then all are L, P, S.
         workers: processes, each with one thread; 1 means this process, with the threads it has.
         output_ext: of the images, ``.nii.gz`` or ``dicom`` (a folder for each); labels are NIfTI on the same grid.
+        disease: of the subjects, a name in :data:`.diseases.COHORTS`: each of its labels has a folder and a key.
 
     Returns the path of the datalist; raises BadInput for an argument that cannot be used.
     """
     _check(count, seed, spacing_mm, workers, output_ext)
+    names = disease_names(disease) if disease else []
     folder = Path(output_dir)
-    for part in ("images", "labels", "airways", "vessels"):
+    for part in ("images", "labels", "airways", "vessels", *names):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    write = partial(write_subject, folder, seed, spacing_mm, output_ext)
+    write = partial(write_subject, folder, seed, spacing_mm, output_ext, disease=disease)
     if workers == 1:
         _log_progress(map(write, range(count)), count)
     else:
@@ -82,38 +77,69 @@ def write_cohort(
             workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
         ) as pool:
             _log_progress(pool.map(write, range(count)), count)
+    if disease and (write_table := disease_cohort(disease).write_table):
+        write_table(folder, [_name(index) for index in range(count)])
     path = folder / "datalist.json"
-    _replace_text(path, json.dumps(datalist(count, output_ext), indent=1) + "\n")
+    label = disease_cohort(disease).label if disease else None
+    _replace_text(path, json.dumps(datalist(count, output_ext, names, label), indent=1) + "\n")
     return path
 
 
-def datalist(count: int, output_ext: str = ".nii.gz") -> dict[str, list[dict[str, str]]]:
-    """The cohort in MONAI's form, split by subject."""
+def datalist(
+    count: int, output_ext: str = ".nii.gz", names: Sequence[str] = (), label: str | None = None
+) -> dict[str, list[dict[str, str]]]:
+    """The cohort in MONAI's form, split by subject.
+
+    Args:
+        count: subjects.
+        output_ext: of the images.
+        names: of the subjects' diseases.
+        label: folder of what is to be learnt, if that is not the lobes.
+    """
     return {
-        split: [_files(index, output_ext) for index in range(count) if index % 10 in tenths]
+        split: [_entry(index, output_ext, names, label) for index in range(count) if index % 10 in tenths]
         for split, tenths in TENTHS.items()
     }
 
 
-def _files(index: int, output_ext: str) -> dict[str, str]:
-    name = f"phantom_{index:05d}"
+def _entry(index: int, output_ext: str, names: Sequence[str], label: str | None) -> dict[str, str]:
+    files = _files(index, output_ext, names)
+    if label is None:
+        return files
+    return {**files, "label": f"{label}/{_name(index)}.nii.gz", "lobes": files["label"]}
+
+
+def _name(index: int) -> str:
+    return f"phantom_{index:05d}"
+
+
+def _files(index: int, output_ext: str, names: Sequence[str]) -> dict[str, str]:
+    name = _name(index)
     image = name if output_ext == "dicom" else f"{name}{output_ext}"
     return {
         "image": f"images/{image}",
         "label": f"labels/{name}.nii.gz",
         "airways": f"airways/{name}.nii.gz",
         "vessels": f"vessels/{name}.nii.gz",
+        **{disease: f"{disease}/{name}.nii.gz" for disease in names},
     }
 
 
-def write_subject(folder: Path, seed: int, spacing_mm: Triple | None, output_ext: str, index: int) -> bool:
+def write_subject(
+    folder: Path, seed: int, spacing_mm: Triple | None, output_ext: str, index: int, disease: str | None = None
+) -> bool:
     """Write one subject; returns whether there was something to write."""
-    files = {key: folder / file for key, file in _files(index, output_ext).items()}
+    subject = seed * SEEDS_PER_COHORT + index
+    diseases = disease_cohort(disease).draw(Draws(subject, DISEASES)) if disease else []
+    names = [each.name for each in diseases]
+    files = {key: folder / file for key, file in _files(index, output_ext, names).items()}
     if all(file.exists() for file in files.values()):
         return False
-    exam = draw_exam(seed * SEEDS_PER_COHORT + index, spacing_mm, output_ext)
-    phantom = thorax(seed * SEEDS_PER_COHORT + index, exam.shape, exam.spacing_mm, scanner=exam.scanner)
-    for key, name in LABELS.items():
+    exam = draw_exam(subject, spacing_mm, output_ext)
+    if disease and spacing_mm is None and (scan := disease_cohort(disease).scan):
+        exam = scan(exam, Draws(subject, EXAM))
+    phantom = thorax(subject, exam.shape, exam.spacing_mm, diseases=diseases, scanner=exam.scanner)
+    for key, name in (LABELS | {name: name for name in names}).items():
         _save(_stored(phantom[name], phantom["affine"], exam.axes), files[key])
     image = _stored(phantom["ct_hu"], phantom["affine"], exam.axes)
     if output_ext == "dicom":

@@ -83,13 +83,18 @@ class Points:
 
 @dataclass(frozen=True)
 class Grid:
-    """Voxel centres ``(X, Y, Z)``, one increasing vector of mm per axis; ``window`` is its place in a larger grid."""
+    """Voxel centres ``(X, Y, Z)``, one increasing vector of mm per axis.
+
+    ``spacing_mm`` is the size of a voxel, ``window`` the grid's place in a larger one, ``gap_mm`` what lies between
+    two slices and is in neither.
+    """
 
     x: Tensor
     y: Tensor
     z: Tensor
     spacing_mm: tuple[float, float, float]
     window: tuple[slice, slice, slice] = field(default=(slice(None), slice(None), slice(None)))
+    gap_mm: float = 0.0
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -112,7 +117,7 @@ class Grid:
             start, stop = torch.searchsorted(axis, torch.tensor([lower, upper]).to(axis)).tolist()
             parts.append(slice(start, stop))
         px, py, pz = parts
-        return Grid(self.x[px], self.y[py], self.z[pz], self.spacing_mm, (px, py, pz))
+        return Grid(self.x[px], self.y[py], self.z[pz], self.spacing_mm, (px, py, pz), self.gap_mm)
 
 
 Place = Points | Grid

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .anatomy import LEFT, RIGHT, Chest, lung_depths, mediastinum_depth
+from .anatomy import LEFT, RIGHT, Chest, Interior
 from .fields import Coordinates, Draws, Grid, Points, coverage, smoothstep
 from .fissures import LungBox
 from .pneumothorax import Pneumothorax, place_of
@@ -67,9 +67,8 @@ def draw_lungs(draws: Draws, subject: Subject) -> Lungs:
     chest, lobation, trees = subject.chest, subject.lobation, subject.trees
     boxes = (lobation.left_box, lobation.right_box)
     grid = _volume_grid(boxes)
-    at = chest.straighten(grid)
     taper = draws.uniform(50, 110)
-    left, right = lung_depths(chest, at, mediastinum_depth(chest, at))
+    left, right = Interior(chest, grid).lungs
     depths = (_round_apex(left, boxes[0], grid, taper), _round_apex(right, boxes[1], grid, taper))
     boxes = (_from_base(boxes[0], depths[0], grid), _from_base(boxes[1], depths[1], grid))
     bullae: list[Ellipsoid] = []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .anatomy import Chest, lung_depths, mediastinum_depth, survey_grid
+from .anatomy import Chest, Interior, survey_grid
 from .fields import Coordinates, Draws, Grid, Place, SmoothField
 from .lobe_shape import (
     HORIZONTAL,
@@ -140,8 +140,7 @@ class LungMap:
 def draw_lobation(draws: Draws, chest: Chest) -> Lobation:
     """Fissures for a chest, drawn again with a little less spread while a lobe comes out too small."""
     survey = survey_grid()
-    at = chest.straighten(survey)
-    depths = lung_depths(chest, at, mediastinum_depth(chest, at))
+    depths = Interior(chest, survey).lungs
     accessory = tuple(
         Accessory(_draw_fissure(draws, plane, 1.0), lobe) for chance, lobe, plane in ACCESSORY if draws.chance(chance)
     )

@@ -160,15 +160,15 @@ def soft_tissue_patches(ct_hu: np.ndarray, spacing_mm: Sequence[float]) -> np.nd
     sx, sy, _ = spacing_mm
     n, m = round(NOISE_PATCH_MM / sx), round(NOISE_PATCH_MM / sy)
     smooth = ndimage.gaussian_filter(ct_hu.astype(np.float32), (SMOOTH_MM / sx, SMOOTH_MM / sy, 0))
-    tiles, smooth_tiles = _tiles(ct_hu, n, m), _tiles(smooth, n, m)
+    sharp_tiles, smooth_tiles = tiles(ct_hu, n, m), tiles(smooth, n, m)
     means, spans = smooth_tiles.mean(axis=(1, 2)), np.ptp(smooth_tiles, axis=(1, 2))
     low, high = SOFT_TISSUE_HU
-    is_fill = (np.diff(tiles, axis=1) == 0).mean(axis=(1, 2)) > FILL_SHARE
+    is_fill = (np.diff(sharp_tiles, axis=1) == 0).mean(axis=(1, 2)) > FILL_SHARE
     soft = np.flatnonzero((means > low) & (means < high) & ~is_fill)
-    return tiles[soft[np.argsort(spans[soft], kind="stable")[:NOISE_PATCHES]]].astype(np.float64)
+    return sharp_tiles[soft[np.argsort(spans[soft], kind="stable")[:NOISE_PATCHES]]].astype(np.float64)
 
 
-def _tiles(volume: np.ndarray, n: int, m: int) -> np.ndarray:
+def tiles(volume: np.ndarray, n: int, m: int) -> np.ndarray:
     """Axial tiles that do not overlap: ``(X, Y, Z) -> (N, n, m)``, what is left over is dropped."""
     rows, columns = volume.shape[0] // n, volume.shape[1] // m
     whole = volume[: rows * n, : columns * m].reshape(rows, n, columns, m, -1)
@@ -210,8 +210,8 @@ def _detrended(patches: np.ndarray) -> np.ndarray:
 
 def lung_patches(ct_hu: np.ndarray, lungs: np.ndarray) -> np.ndarray:
     """Axial patches ``(N, 31, 31)`` side by side that lie wholly in the lungs, of ``(X, Y, Z)`` with 0.65 mm pixels."""
-    inside = _tiles(lungs > 0, PATCH_PX, PATCH_PX).all(axis=(1, 2))
-    return _tiles(ct_hu, PATCH_PX, PATCH_PX)[inside].astype(np.float64)
+    inside = tiles(lungs > 0, PATCH_PX, PATCH_PX).all(axis=(1, 2))
+    return tiles(ct_hu, PATCH_PX, PATCH_PX)[inside].astype(np.float64)
 
 
 def patch_numbers(patches: np.ndarray) -> Numbers:

@@ -12,6 +12,7 @@ from .fields import Grid
 from .scanner import Scanner, Triple
 
 PAINTED_MM = 1.5  # painted slices lie about this far apart, so that a thick slice is an average over its slab
+GAPPED_MM = 5.0  # as far apart as this, slices thinner than PAINTED_MM are painted by themselves
 SOFT_SHARE = 0.15  # sd of the rounding of the slice profile's edges, as a share of the thickness
 SLAB_VOXELS = 1_000_000  # resampled at once, where positions take six times the memory of the values
 
@@ -25,20 +26,30 @@ class ScanGrid:
     scanner: Scanner
 
     @property
+    def gap_mm(self) -> float:
+        """What is not painted between two slices: something where thin slices lie far apart, else 0."""
+        thin, step = self.scanner.slice_mm, self.spacing_mm[2]
+        return step - thin if thin <= PAINTED_MM and step >= GAPPED_MM and not self.is_turned else 0.0
+
+    @property
     def steps(self) -> int:
         """Painted slices from one slice to the next."""
+        if self.gap_mm:
+            return 1
         sx, sy, sz = self.spacing_mm
         return max(math.ceil(sz / max(PAINTED_MM, min(sx, sy)) - 0.25), 1)
 
     @property
     def fine_mm(self) -> Triple:
-        """Spacing of the painted grid."""
+        """Size of a painted voxel."""
         sx, sy, sz = self.spacing_mm
-        return sx, sy, sz / self.steps
+        return sx, sy, (sz - self.gap_mm) / self.steps
 
     @property
     def margin(self) -> int:
         """Painted slices beyond the middle of the first and of the last slice."""
+        if self.gap_mm:
+            return 0
         return max(math.ceil((0.5 + 2 * SOFT_SHARE) * self.scanner.slice_mm / self.fine_mm[2] - 0.5), 0)
 
     @property
@@ -51,9 +62,13 @@ class ScanGrid:
         return x, y, z
 
     def painted(self, device: torch.device | str = "cpu") -> Grid:
-        """Upright grid on which to paint: that of the scan, but finer along z; a box around it where it is turned."""
+        """Upright grid on which to paint: that of the scan, but finer along z; a box around it where it is turned.
+
+        Where thin slices lie far apart nothing is painted between them.
+        """
         x, y, _ = self.axes(device)
-        axes = [x, y, _spread((self.shape[2] - 1) * self.steps + 1 + 2 * self.margin, self.fine_mm[2], device)]
+        count, step = (self.shape[2] - 1) * self.steps + 1 + 2 * self.margin, self.fine_mm[2] + self.gap_mm
+        axes = [x, y, _spread(count, step, device)]
         if self.is_turned:
             reach = self._turn().abs() @ torch.stack([axis.max() for axis in axes]).double().cpu()
             # As many voxels more at both ends: with the same middle a small turn moves labels by little.
@@ -65,7 +80,7 @@ class ScanGrid:
                 _spread(len(axis) + 2 * n, step, device) for axis, n, step in zip(axes, more, self.fine_mm, strict=True)
             ]
         x, y, z = (axis + middle for axis, middle in zip(axes, self.scanner.centre_mm, strict=True))
-        return Grid(x, y, z, self.fine_mm)
+        return Grid(x, y, z, self.fine_mm, gap_mm=self.gap_mm)
 
     def image(self, painted: Tensor) -> Tensor:
         """Slices ``shape`` of a painted volume: each the average over its thickness."""

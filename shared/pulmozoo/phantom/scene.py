@@ -2,18 +2,18 @@
 
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from .anatomy import Chest, draw_chest, lung_depths, mediastinum_depth
+from .anatomy import Chest, Interior, draw_chest
 from .body import Habitus, draw_habitus, mean_voxel, paint_body
-from .fields import Draws, Grid
+from .fields import Draws, Grid, Place, centred_grid
 from .fissures import Lobation, LungMap, draw_lobation, map_lungs
-from .parenchyma import Parenchyma, draw_parenchyma, paint_lungs
+from .parenchyma import Parenchyma, draw_parenchyma, normal_tissue, paint_lungs
 from .trees import Trees, draw_trees, tube_coverage
 
 SLAB_VOXELS = 250_000  # painted at once: small enough for the cache, large enough for vector units
@@ -22,6 +22,7 @@ LUMEN_SHARE = 0.5
 VESSEL_SHARE = 0.35
 WALL_HU = 25.0
 ARTERY, VEIN = 1, 2
+SURVEY = (63, 49, 68), (6.0, 6.0, 6.0)  # the coarse grid that covers every chest
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,14 @@ class Subject:
     lumen_hu: float
     vessel_hu: float
 
+    def with_normal_tissue(self) -> "Subject":
+        """The same person with tissue to paint diseases on, :func:`.parenchyma.normal_tissue`."""
+        return replace(self, tissue=normal_tissue(self.tissue))
+
+    def lungs_at(self, place: Place) -> LungMap:
+        """Depth below the pleura, lobes and fissures at positions in the scan."""
+        return map_lungs(self.lobation, place, Interior(self.chest, place).lungs)
+
 
 @dataclass
 class Scene:
@@ -46,6 +55,7 @@ class Scene:
         lobes: lobe numbers, 0 outside the lungs.
         airways: 1 in the lumen.
         vessels: 1 in arteries and 2 in veins of the lungs.
+        diseased: where the diseases before have left a label.
         grid: positions of the voxel centres in mm (``grid.coordinates()``) and ``spacing_mm``.
         subject: the drawn person.
     """
@@ -54,8 +64,17 @@ class Scene:
     lobes: Tensor
     airways: Tensor
     vessels: Tensor
+    diseased: Tensor
     grid: Grid
     subject: Subject
+
+    @cached_property
+    def survey(self) -> "Scene":
+        """The same lungs without tubes on one coarse grid that holds them whole, to measure a share of them on.
+
+        It is the same whatever the grid of the scan; a disease that measures on it paints there as well.
+        """
+        return paint_tissue(self.subject, centred_grid(*SURVEY, self.hu.device), body=False)
 
     @cached_property
     def pleura_mm(self) -> Tensor:
@@ -70,7 +89,7 @@ class Scene:
     def _measure(self, name: str) -> Tensor:
         volume = torch.empty_like(self.hu)
         for slab in slabs(self.grid):
-            _, _, lungs = _lungs_of(self.subject, slab)
+            lungs = self.subject.lungs_at(slab)
             volume[slab.window] = lungs.depth if name == "depth" else lungs.fissure_distance()
         return volume
 
@@ -82,6 +101,7 @@ class Disease(Protocol):
     of the same shape with numbers of its own choice and 0 for none; the other volumes of the scene are only read.
     ``draws`` is a stream of random numbers of this seed and name, so the chest and other diseases are the same with and
     without it; as long as the disease draws in mm and asks for no grid first, it is the same on every grid as well.
+    Between its lesions lies :func:`.parenchyma.normal_tissue`, in which nothing looks like a disease without a label.
 
     A label is what was painted: a voxel carries it when its centre is diseased. The scanner blurs the HU, not the
     label, so at a soft kernel or in a thick slice the HU near the border of a label mix with what lies beyond it.
@@ -124,22 +144,35 @@ def draw_subject(seed: int) -> Subject:
 
 
 def paint_scene(subject: Subject, grid: Grid) -> Scene:
-    """Paint a person on a grid, slab by slab; without grain, blur or noise."""
+    """Paint a person on a grid; without grain, blur or noise."""
+    scene = paint_tissue(subject, grid)
+    scene.airways, scene.vessels = _paint_tubes(subject, grid, scene.hu, scene.lobes)
+    return scene
+
+
+def paint_tissue(subject: Subject, grid: Grid, *, body: bool = True) -> Scene:
+    """Paint a person without airways and vessels, slab by slab; without a ``body`` the lungs lie in water."""
     device, voxel = grid.x.device, mean_voxel(grid)
     hu = torch.empty(grid.shape, device=device)
     lobes = torch.empty(grid.shape, dtype=torch.uint8, device=device)
     for slab in slabs(grid):
-        at, mediastinum, lungs = _lungs_of(subject, slab)
-        painted = paint_body(subject.chest, subject.habitus, slab, at, mediastinum)
+        interior = Interior(subject.chest, slab)
+        painted = paint_body(interior, subject.habitus, slab)
+        lungs = map_lungs(subject.lobation, slab, interior.lungs)
         paint_lungs(painted, subject.tissue, subject.lobation, lungs, slab, voxel)
         hu[slab.window], lobes[slab.window] = painted, lungs.lobes
-    airways, vessels = _paint_tubes(subject, grid, hu, lobes)
-    return Scene(hu, lobes, airways, vessels, grid, subject)
+    tubes = torch.zeros_like(lobes)
+    diseased = torch.zeros_like(lobes, dtype=torch.bool)
+    return Scene(hu, lobes, tubes, tubes, diseased, grid, subject)
 
 
 def paint_diseases(scene: Scene, seed: int, diseases: Sequence[Disease]) -> dict[str, Tensor]:
     """Let each disease paint; returns their labels by name."""
-    return {disease.name: disease.paint(scene, disease_draws(seed, disease.name)) for disease in diseases}
+    labels = {}
+    for disease in diseases:
+        label = labels[disease.name] = disease.paint(scene, disease_draws(seed, disease.name))
+        scene.diseased |= label > 0
+    return labels
 
 
 def disease_draws(seed: int, name: str) -> Draws:
@@ -154,14 +187,7 @@ def slabs(grid: Grid) -> Iterator[Grid]:
     whole = slice(None)
     for start in range(0, z, thick):
         part = slice(start, start + thick)
-        yield Grid(grid.x, grid.y, grid.z[part], grid.spacing_mm, (whole, whole, part))
-
-
-def _lungs_of(subject: Subject, slab: Grid) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor, LungMap]:
-    """Upright positions, depth below the mediastinal pleura and the lungs on a slab."""
-    at = subject.chest.straighten(slab)
-    mediastinum = mediastinum_depth(subject.chest, at)
-    return at, mediastinum, map_lungs(subject.lobation, slab, lung_depths(subject.chest, at, mediastinum))
+        yield Grid(grid.x, grid.y, grid.z[part], grid.spacing_mm, (whole, whole, part), grid.gap_mm)
 
 
 def _paint_tubes(subject: Subject, grid: Grid, hu: Tensor, lobes: Tensor) -> tuple[Tensor, Tensor]:

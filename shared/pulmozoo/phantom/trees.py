@@ -1,5 +1,6 @@
 """Airways, arteries and veins: grown in mm from the hilum into each lobe, then drawn with partial volume."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from .anatomy import LEFT, RIGHT, Chest, lung_depths, mediastinum_depth
+from .anatomy import LEFT, RIGHT, Chest, Interior
 from .fields import Draws, Grid, Points
 from .fissures import Lobation, LungBox, map_lungs
 
@@ -115,8 +116,7 @@ def _vessel_tips(draws: Draws, chest: Chest, lobation: Lobation, box: LungBox) -
     xyz = draws.points(CANDIDATES, box.low, box.high)
     chosen = torch.rand(CANDIDATES, generator=draws.generator)
     place = Points(xyz)
-    at = chest.straighten(place)
-    lungs = map_lungs(lobation, place, lung_depths(chest, at, mediastinum_depth(chest, at)))
+    lungs = map_lungs(lobation, place, Interior(chest, place).lungs)
     distance = lungs.fissure_distance()
     free = (distance > CLEARANCE_MM) & (chosen < (distance - CLEARANCE_MM) / 8) & (lungs.depth > 4)
     return xyz[free], lungs.lobes[free]
@@ -247,6 +247,7 @@ def _draw(segments: Segments, grid: Grid, lobes: Tensor, drawn: Tensor, step_mm:
     voxel = min(grid.spacing_mm)
     points, owner = _points_along(segments, step_mm)
     spacing = torch.tensor(grid.spacing_mm, device=points.device)
+    step = spacing + spacing.new_tensor([0.0, 0.0, grid.gap_mm])
     origin = torch.stack([grid.x[0], grid.y[0], grid.z[0]])
     reach_mm = max(float(segments.radius.max()) + voxel / 2, 1.3 * voxel)
     filled = _filled_length(segments, spacing, voxel)
@@ -254,15 +255,15 @@ def _draw(segments: Segments, grid: Grid, lobes: Tensor, drawn: Tensor, step_mm:
     margin = reach_mm + spacing
     seen = ((points > origin - margin) & (points < last + margin)).all(dim=1)
     points, owner = points[seen], owner[seen]
-    cube = _offsets(reach_mm, grid.spacing_mm).to(points.device)
+    cube = _offsets(reach_mm, step.tolist()).to(points.device)
     size = torch.tensor(grid.shape, device=points.device)
     flat, flat_lobes = drawn.view(-1), lobes.reshape(-1)
     for begin in range(0, len(points), max(CHUNK // len(cube), 1)):
         piece = slice(begin, begin + max(CHUNK // len(cube), 1))
         centre, index = points[piece], owner[piece]
-        nearest = ((centre - origin) / spacing).round().long()
+        nearest = ((centre - origin) / step).round().long()
         at = nearest[:, None] + cube
-        away = (origin + at * spacing - centre[:, None]).abs()
+        away = (origin + at * step - centre[:, None]).abs()
         # A voxel longer than it is wide is hit by whatever passes through its length.
         away = (away - (spacing - voxel) / 2).clamp(min=0)
         share = _share(away.square().sum(2).sqrt(), segments.radius[index][:, None], voxel) * filled[index][:, None]
@@ -294,9 +295,9 @@ def _filled_length(segments: Segments, spacing_mm: Tensor, voxel_mm: float) -> T
     return torch.where(spacing_mm > voxel_mm, share, 1.0).prod(dim=1)
 
 
-def _offsets(reach_mm: float, spacing_mm: tuple[float, float, float]) -> Tensor:
+def _offsets(reach_mm: float, steps_mm: Sequence[float]) -> Tensor:
     """Voxel offsets ``(M, 3)`` of the box that a ball of this radius may touch."""
-    axes = [torch.arange(-n, n + 1) for n in (int(reach_mm / step + 0.5) for step in spacing_mm)]
+    axes = [torch.arange(-n, n + 1) for n in (int(reach_mm / step + 0.5) for step in steps_mm)]
     return torch.cartesian_prod(*axes)
 
 
