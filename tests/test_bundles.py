@@ -1,6 +1,7 @@
 """One contract for all bundles: each one is fit for release (``verify``), runs and trains."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -14,13 +15,14 @@ import torch
 from ignite.engine import Engine
 from monai.bundle import ConfigWorkflow
 
-from conftest import BUNDLES, REPOSITORY, takes_films
+from conftest import BUNDLES, REPOSITORY
 from pulmozoo.bundle.checks.verify import verify
 from pulmozoo.bundle.pack import pack
 from pulmozoo.bundle.weights_file import sha256
 from pulmozoo.handlers.resume import Resume
 
 COMPLETE_CONFIGS = ("inference.json", "train.json", "import_weights.json")
+TOGETHER = "multi_gpu_train.json"  # for several processes, which torchrun starts
 MIB = 2**20
 
 
@@ -154,14 +156,14 @@ def test_a_killed_training_goes_on_where_it_stopped(bundle, small_copy_of, train
 
 @pytest.mark.parametrize(
     "overlay",
-    [path for bundle in BUNDLES for path in configs_of(bundle) if path.name not in COMPLETE_CONFIGS],
+    [path for bundle in BUNDLES for path in configs_of(bundle) if path.name not in (*COMPLETE_CONFIGS, TOGETHER)],
     ids=lambda path: path.relative_to(REPOSITORY / "bundles").as_posix(),
 )
-def test_every_overlay_runs(overlay, small_copy_of, request, tmp_path, monkeypatch):
+def test_every_overlay_runs(overlay, small_copy_of, data_for, tmp_path, monkeypatch):
     """Overlays lie on train.json; those that change the evaluation lie on evaluate.json in between."""
     monkeypatch.setattr(sys, "path", sys.path[:])
     bundle = next(bundle for bundle in BUNDLES if bundle in overlay.parents)
-    data = request.getfixturevalue("films" if takes_films(bundle) else "cohort")
+    data = data_for(bundle)
     configs = small_copy_of(bundle) / "configs"
     mine = configs / overlay.relative_to(bundle / "configs")
     keys = set(json.loads(overlay.read_text(encoding="utf-8")))
@@ -170,3 +172,26 @@ def test_every_overlay_runs(overlay, small_copy_of, request, tmp_path, monkeypat
     more = {"split": "training"} if evaluates else {}
     run_configs([configs / "train.json", *between, mine], data, tmp_path, **more)
     assert [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_two_processes_train_one_network(bundle, small_copy_of, data_for, tmp_path):
+    """On the CPU (gloo); what is written is what one process would write, without DistributedDataParallel's names."""
+    configs = small_copy_of(bundle) / "configs"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += [
+        "-m",
+        "monai.bundle",
+        "run",
+        "--config_file",
+        str([str(configs / name) for name in ("train.json", TOGETHER)]),
+    ]
+    options = {"dataset_dir": data_for(bundle), "output_dir": tmp_path, "max_epochs": 2, "logging_file": False}
+    command += [str(part) for name, value in options.items() for part in (f"--{name}", value)]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(command, cwd=configs.parent, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    last = torch.load(tmp_path / "last.pt", weights_only=True)
+    batch_size = config_of(small_copy_of(bundle), "train.json").get("batch_size", 1)
+    assert (last["epoch"], last["iteration"]) == (2, 2 * ceil(1 / batch_size))  # two subjects, one for each process
+    assert not any(name.startswith("module.") for name in last["network"])
+    assert all(value.isfinite().all() for value in last["network"].values() if value.is_floating_point())

@@ -1,4 +1,4 @@
-"""Keep the best epoch of a training beside its last one."""
+"""Keep the best epoch of a training beside its last one, and stop when there is no better one for long."""
 
 import logging
 import os
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ignite import distributed as idist
 from ignite.engine import Engine, Events
 from torch import nn
 
@@ -25,14 +26,26 @@ class KeepBest:
         network: what is saved.
         scores: of the validation.
         score: name of the score, the higher the better.
+        patience: epochs without a better score after which the training stops; None never stops it.
+        least_gain: by what share of itself a score must rise to count as better for the patience.
     """
 
-    def __init__(self, path: str | Path, network: nn.Module, scores: ScoreTable, score: str) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        network: nn.Module,
+        scores: ScoreTable,
+        score: str,
+        patience: int | None = None,
+        least_gain: float = 0.0,
+    ) -> None:
         self.path = Path(path)
         self.network = network
         self.scores = scores
         self.score = score
-        self.best = float("-inf")
+        self.patience = patience
+        self.least_gain = least_gain
+        self.best, self.gained, self.gained_epoch = float("-inf"), float("-inf"), 0
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.load)
@@ -40,16 +53,27 @@ class KeepBest:
 
     def load(self, engine: Engine) -> None:
         if engine.state.epoch and self.path.exists():
-            self.best = torch.load(self.path, map_location="cpu", weights_only=True)["score"]
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
+            self.best = self.gained = state["score"]
+            self.gained_epoch = state["epoch"]
 
     def __call__(self, engine: Engine) -> None:
         value = self.scores.mean().get(self.score)
+        if value is not None and value > self.gained * (1 + self.least_gain):
+            self.gained, self.gained_epoch = value, engine.state.epoch
+        elif self.patience is not None and engine.state.epoch - self.gained_epoch >= self.patience:
+            logger.info("no epoch was better than %d: the training stops", self.gained_epoch)
+            engine.terminate()
         if value is None or value <= self.best:
             return
         self.best = value
-        state: dict[str, Any] = {"network": self.network.state_dict(), "epoch": engine.state.epoch, "score": value}
+        if idist.get_rank() == 0:  # of several processes that train together one writes
+            self.save(engine.state.epoch, value)
+
+    def save(self, epoch: int, value: float) -> None:
+        state: dict[str, Any] = {"network": self.network.state_dict(), "epoch": epoch, "score": value}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self.path.with_suffix(".unfinished")
         torch.save(state, unfinished)
         os.replace(unfinished, self.path)
-        logger.info("epoch %d is the best so far: %s %.3f", engine.state.epoch, self.score, value)
+        logger.info("epoch %d is the best so far: %s %.3f", epoch, self.score, value)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ignite import distributed as idist
 from ignite.engine import Engine, Events
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,8 @@ class ScoreTable:
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.add)
-        engine.add_event_handler(Events.COMPLETED, self.write)
+        if idist.get_rank() == 0:  # of several processes that train together one writes
+            engine.add_event_handler(Events.COMPLETED, self.write)
 
     def start(self, engine: Engine) -> None:
         self.rows = []
@@ -42,10 +44,10 @@ class ScoreTable:
                 logger.info("%s: %s", name, as_text(output["result"]))
 
     def mean(self) -> dict[str, float | None]:
-        """Mean of each score over the scans that have it; None where no scan does."""
+        """Mean of each score over the scans that have it as a number; None where no scan does."""
         means = {}
         for column in dict.fromkeys(key for row in self.rows for key in row if key != "scan"):
-            known = [row[column] for row in self.rows if row.get(column) is not None]
+            known = [row[column] for row in self.rows if isinstance(row.get(column), int | float)]
             means[column] = sum(known) / len(known) if known else None
         return means
 
@@ -54,13 +56,13 @@ class ScoreTable:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self.path.with_suffix(".unfinished")
         with unfinished.open("w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, list(mean))
+            table = csv.DictWriter(file, dict.fromkeys(key for row in (*self.rows, mean) for key in row))
             table.writeheader()
             table.writerows([*self.rows, mean])
         os.replace(unfinished, self.path)
         logger.info("mean of %d scans: %s, written to %s", len(self.rows), as_text(self.mean()), self.path)
 
 
-def as_text(scores: Mapping[str, float | None]) -> str:
-    """``dice 0.812, auc 0.900``, what is None left out."""
-    return ", ".join(f"{name} {value:.3f}" for name, value in scores.items() if value is not None)
+def as_text(scores: Mapping[str, Any]) -> str:
+    """``dice 0.812, auc 0.900``, what is no number left out."""
+    return ", ".join(f"{name} {value:.3f}" for name, value in scores.items() if isinstance(value, int | float))
