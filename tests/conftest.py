@@ -33,7 +33,16 @@ from pulmozoo.phantom.radiograph import radiograph
 REPOSITORY = Path(__file__).resolve().parents[1]
 BUNDLES = sorted(path.parents[1] for path in REPOSITORY.glob("bundles/*/configs/metadata.json"))
 
-SMALL_PRESET = {"width": 0.1, "grid": {"spacing_mm": 12.0}, "tile": 124, "clean_up": False, "film_px": 64}
+SMALL_PRESET = {
+    "width": 0.1,
+    "grid": {"spacing_mm": 12.0},
+    "shape": [16, 24, 32],
+    "tile": 124,
+    "clean_up": False,
+    "film_px": 64,
+    "pixel_mm": 8.0,
+    "patch_px": 32,
+}
 # No bfloat16: on a CPU, PyTorch 2.13 makes weight gradients of a Conv3d from uninitialised memory where an input is two
 # voxels deep, which the deepest level is here.
 SMALL_TRAINING = {"max_epochs": 1, "scan_epochs": 0, "cache_rate": 0.0, "amp": False}
@@ -256,7 +265,32 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def training_data(bundle: Path, request: pytest.FixtureRequest) -> Path:
-    """A folder with a datalist of two subjects that the bundle can learn from."""
-    folder: Path = request.getfixturevalue("films" if takes_films(bundle) else "cohort")
+def data_for(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """A folder with a datalist of two subjects that a bundle can learn from, by bundle.
+
+    The labels of CTs are lobes, as many as the bundle has labels, whatever they are called there.
+    """
+
+    def folder(bundle: Path) -> Path:
+        if takes_films(bundle):
+            return Path(request.getfixturevalue("films"))
+        known = len(read_metadata(bundle)["network_data_format"]["outputs"]["pred"]["channel_def"]) - 1
+        return with_labels(request.getfixturevalue("cohort"), known, tmp_path_factory.mktemp("known"))
+
     return folder
+
+
+def with_labels(cohort: Path, known: int, target: Path) -> Path:
+    """A copy of a cohort without the labels above ``known``."""
+    shutil.copytree(cohort, target, dirs_exist_ok=True)
+    for path in target.glob("labels/*.nii.gz"):
+        image = nib.load(path)
+        labels = np.asarray(image.dataobj)
+        nib.save(nib.Nifti1Image(np.where(labels > known, 0, labels).astype(np.uint8), image.affine), path)
+    return target
+
+
+@pytest.fixture
+def training_data(bundle: Path, data_for: Callable[[Path], Path]) -> Path:
+    """A folder with a datalist of two subjects that the bundle can learn from."""
+    return data_for(bundle)

@@ -9,8 +9,11 @@ from pulmozoo.handlers.keep_best import KeepBest
 from pulmozoo.handlers.score_table import ScoreTable
 
 
-def train(path: Path, scores_by_epoch: list[float], start: int = 0) -> None:
-    """One weight that counts the epochs, and a validation with the scores given; ``start`` epochs lie behind."""
+def train(path: Path, scores_by_epoch: list[float], start: int = 0, patience: int | None = None) -> int:
+    """One weight that counts the epochs, and a validation with the scores given; ``start`` epochs lie behind.
+
+    Returns the last epoch.
+    """
     network, table = nn.Linear(1, 1, bias=False), ScoreTable(path.parent / "scores.csv")
 
     def step(engine: Engine, batch: int) -> None:
@@ -18,12 +21,13 @@ def train(path: Path, scores_by_epoch: list[float], start: int = 0) -> None:
         table.rows = [{"scan": "a", "dice": scores_by_epoch[engine.state.epoch - 1]}]
 
     trainer = Engine(step)
-    KeepBest(path, network, table, "dice").attach(trainer)
+    KeepBest(path, network, table, "dice", patience).attach(trainer)
     if start:
         trainer.load_state_dict({"epoch": start, "epoch_length": 1, "max_epochs": len(scores_by_epoch)})
         trainer.run([0])
     else:
         trainer.run([0], max_epochs=len(scores_by_epoch))
+    return trainer.state.epoch
 
 
 def kept(path: Path) -> tuple[int, float, float]:
@@ -58,3 +62,34 @@ def test_without_scores_nothing_is_written(tmp_path):
     KeepBest(tmp_path / "best.pt", nn.Linear(1, 1), table, "dice").attach(trainer)
     trainer.run([0], max_epochs=1)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("patience", "last"), [(1, 2), (2, 5), (3, 6), (None, 6)])
+def test_a_training_stops_when_no_epoch_is_better_for_long(tmp_path, patience, last):
+    assert train(tmp_path / "best.pt", [0.3, 0.3, 0.4, 0.2, 0.1, 0.4], patience=patience) == last
+
+
+def test_the_patience_of_a_resumed_training_counts_the_epochs_before(tmp_path):
+    train(tmp_path / "best.pt", [0.5])
+    assert train(tmp_path / "best.pt", [0.5, 0.4, 0.4, 0.4], start=1, patience=2) == 3
+
+
+@pytest.mark.parametrize(("least_gain", "epochs"), [(0.0, 5), (0.1, 3)])
+def test_small_gains_are_kept_but_do_not_prolong_a_training(tmp_path, least_gain, epochs):
+    """Gains of 2 to 4 % of the score; nothing is gained in epoch 5."""
+    scores = [0.5, 0.52, 0.53, 0.55, 0.54, 0.54]
+    network, table = nn.Linear(1, 1), ScoreTable(tmp_path / "scores.csv")
+
+    def step(engine: Engine, batch: int) -> None:
+        table.rows = [{"scan": "a", "dice": scores[engine.state.epoch - 1]}]
+
+    trainer = Engine(step)
+    patience = 2 if least_gain else 1
+    KeepBest(tmp_path / "best.pt", network, table, "dice", patience, least_gain).attach(trainer)
+    trainer.run([0], max_epochs=len(scores))
+    assert trainer.state.epoch == epochs
+    assert kept_score(tmp_path / "best.pt") == max(scores[:epochs])
+
+
+def kept_score(path: Path) -> float:
+    return float(torch.load(path, weights_only=True)["score"])

@@ -4,7 +4,7 @@ from monai.data import MetaTensor
 from torch import Tensor
 
 from pulmozoo.bundle.errors import BadInput
-from pulmozoo.inferers.context_slices import NO_LESION, ContextSlicesInferer, stack_indices
+from pulmozoo.inferers.context_slices import NO_LESION, ContextSlicesInferer, StacksInferer, stack_indices
 from pulmozoo.networks.srnet import SRNet
 from pulmozoo.networks.unet2d import UNet2d
 
@@ -33,6 +33,7 @@ def test_stacks_by_hand():
     assert stack_indices([10], depth=8, slices=20).tolist() == [[6, 7, 8, 9, 10, 11, 12, 13]]
     assert stack_indices([0, 5], depth=8, slices=6).tolist() == [[0, 0, 0, 0, 0, 1, 2, 3], [1, 2, 3, 4, 5, 5, 5, 5]]
     assert stack_indices([3, 4], depth=1, slices=6).tolist() == [[3], [4]]
+    assert stack_indices([10], depth=8, slices=15, step=2).tolist() == [[2, 4, 6, 8, 10, 12, 14, 14]]
 
 
 @pytest.mark.parametrize("batch", [1, 2, 8])
@@ -86,3 +87,12 @@ def test_bfloat16_is_close(srnet, volume):
     assert low.dtype == torch.float32
     assert not torch.equal(low, single)
     assert (low - single).abs().max() < 0.05 * single[:, :, 1:].abs().max()
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_stacks_that_are_cut_already(srnet, batch):
+    stacks = torch.rand(3, 1, 8, 16, 24, generator=torch.Generator().manual_seed(0))
+    result = infer(StacksInferer(batch), MetaTensor(stacks), srnet)
+    assert type(result) is Tensor
+    with torch.no_grad():
+        assert torch.allclose(result, srnet(stacks), atol=1e-5)

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -53,3 +55,10 @@ def test_shapes_must_match():
         weighted_dice_loss(PROB, TRUTH[0], (0, 1))
     with pytest.raises(ValueError, match="must both be"):
         weighted_dice_loss(PROB.expand(1, 2, 2, 2), TRUTH.expand(1, 2, 2, 2), (0, 1))
+
+
+def test_cross_entropy_is_added_where_it_is_wanted():
+    logits, label = torch.zeros(1, 1, 2, 3), torch.ones(1, 1, 2, 3)
+    dice = WeightedDiceLoss((0.0, 1.0))(logits, label).item()
+    both = WeightedDiceLoss((0.0, 1.0), cross_entropy=0.5)(logits, label).item()
+    assert both - dice == pytest.approx(0.5 * math.log(2))

@@ -1,6 +1,6 @@
 import importlib.util
 import json
-from math import sqrt
+from math import log, sqrt
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from pulmozoo.networks.dram import (
     grade_logits,
     lung_means,
     padded_shortcut,
+    subtype_densities,
 )
 from pulmozoo.weights import convert
 from seeded import seeded_input, seeded_state_dict
@@ -168,6 +169,15 @@ def test_empty_lung_is_told_and_not_divided_by():
     lungs[1] = 0
     with pytest.raises(ValueError, match="the lung mask is empty, so no share of the lungs is defined: check"):
         lung_means(torch.rand(2, 2, 2, 2, 2), lungs)
+
+
+def test_densities_by_hand():
+    """Regression: the sigmoid of its two maps. Classification: 1 - softmax of grade 0, here 1 - 4/9 and 1 - 1/3."""
+    regression = torch.tensor([0.0, log(3)]).reshape(1, 2, 1, 1, 1)
+    assert subtype_densities(regression).flatten().tolist() == pytest.approx([0.5, 0.75])
+    classification = torch.zeros(1, 9, 1, 1, 1)
+    classification[0, 0] = log(4)
+    assert subtype_densities(classification).flatten().tolist() == pytest.approx([5 / 9, 2 / 3])
 
 
 def test_grades_are_means_over_the_whole_crop():

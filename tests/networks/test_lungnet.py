@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from box_filter import box_filtered, gigamacs, parameters, sawtooth, without_gradient
-from pulmozoo.networks.lungnet import DILATIONS, LungNet, SkipNorm
+from pulmozoo.networks.lungnet import DILATIONS, HalfDropout, LungNet, SkipNorm, SliceNorm
 
 NO_DILATION = {"dilations": (1,) * 10}
 EXPONENTIAL = {"dilations": (1, 1, 2, 4, 8, 16, 32, 64)}
@@ -87,7 +87,7 @@ def test_slices_do_not_mix(normalisation):
     """Neither in training nor after; the slices differ in mean and spread by far."""
     torch.manual_seed(0)
     network = LungNet(kernels=4, normalisation=normalisation)
-    network.dropout.p = 0.0
+    network.dropout = nn.Identity()
     volume = torch.rand(2, 1, 3, 17, 22) * torch.tensor([1.0, 5.0, 0.1])[:, None, None]
     for mode in (True, False):
         network.train(mode)
@@ -124,3 +124,26 @@ def test_dropout_acts_in_training_alone():
 def test_unknown_normalisation_is_named():
     with pytest.raises(ValueError, match="must be 'skip', 'plain' or None, got 'batch'"):
         LungNet(normalisation="batch")
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_dropout_of_a_half(layout):
+    """Half of the values vanish, each by itself, and the others are doubled."""
+    torch.manual_seed(0)
+    x = torch.rand(1, 21, 30, 41).contiguous(memory_format=layout) + 1
+    dropped = HalfDropout()(x)
+    kept = dropped > 0
+    assert torch.equal(dropped[kept], 2 * x[kept])
+    assert kept.float().mean().item() == pytest.approx(0.5, abs=0.01)
+    assert kept.float().mean(dim=(0, 2, 3)).std() < 0.03
+    assert kept.float().mean(dim=(0, 1)).std() < 0.15
+    assert dropped.is_contiguous(memory_format=layout)
+    assert torch.equal(HalfDropout().eval()(x), x)
+
+
+def test_norm_of_one_slice_is_that_of_many():
+    torch.manual_seed(0)
+    norm, x = SliceNorm(3), torch.randn(4, 3, 7, 9) * torch.tensor([1.0, 20.0, 0.1, 3.0])[:, None, None, None]
+    nn.init.uniform_(norm.weight)
+    alone = torch.cat([norm(part) for part in x.split(1)])
+    assert torch.allclose(norm(x), alone, atol=1e-5)

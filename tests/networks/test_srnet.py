@@ -11,6 +11,7 @@ from pulmozoo.networks.unet2d import UNet2d
 
 NETWORKS = {
     "SR-Net": (SRNet, {}, 8),
+    "SR-Net, half as wide": (SRNet, {"width": 0.5}, 8),
     "2D-Net": (SRNet, {"depth": 1}, 1),
     "SR-UNet 64": (SRUNet, {}, 8),
     "SR-UNet 32": (SRUNet, {"base": 32}, 8),
@@ -29,6 +30,7 @@ def shapes_only(name: str) -> nn.Module:
     ("name", "count", "gmacs"),
     [
         ("SR-Net", 2_008_200, 42.378),
+        ("SR-Net, half as wide", 505_352, 10.949),
         ("2D-Net", 1_066_728, 13.454),
         ("SR-UNet 64", 68_712_641, 398.259),
         ("SR-UNet 32", 17_181_793, 100.077),
@@ -90,7 +92,8 @@ def test_depth_is_that_of_the_paper_or_none():
 
 
 @pytest.mark.parametrize(
-    ("kind", "options", "depth"), [(SRNet, {}, 8), (SRNet, {"depth": 1}, 1), (SRUNet, {"base": 4}, 8)]
+    ("kind", "options", "depth"),
+    [(SRNet, {}, 8), (SRNet, {"depth": 1}, 1), (SRNet, {"width": 0.25}, 8), (SRUNet, {"base": 4}, 8)],
 )
 def test_every_parameter_has_a_gradient(kind, options: dict[str, Any], depth):
     torch.manual_seed(0)

@@ -114,7 +114,22 @@ def test_lungs_fill_the_working_grid(scan, released):
         assert ours == slice(max(0, part.start - int(more)), min(size, part.stop + int(more)))
 
 
+@both_ways
+def test_another_window_reaches_the_image(scan, released):
+    """Most of the lungs, at -850 HU, are 300 of 850 HU above the lower end, and 150 of 200."""
+    usual, narrow = (
+        EmphysemaGridd(released=released, shape=WORKING, window_hu=window)(scan)["image"].as_tensor()
+        for window in ((-1150, -300), (-1000, -800))
+    )
+    if released:
+        assert not torch.allclose(usual, narrow, atol=0.1)  # standardised
+    else:
+        assert usual[usual > 0].median().item() == pytest.approx(300 / 850)
+        assert narrow[narrow > 0].median().item() == pytest.approx(150 / 200)
+
+
 def test_window_by_hand():
+    assert windowed(torch.tensor([-1000.0, -900, -800, 0]), (-1000, -800)).tolist() == pytest.approx([0, 0.5, 1, 1])
     hu = torch.tensor([-2048.0, -1150, -725, -300, 40])
     assert windowed(hu).tolist() == pytest.approx([0, 0, 0.5, 1, 1])
 
@@ -125,7 +140,7 @@ def test_paper_input_is_windowed_masked_and_linear():
     lungs[..., -1] = 0
     image, image_hu = paper_input(hu, lungs, (5, 7, 9))
     assert image.shape == image_hu.shape == (1, 5, 7, 9)
-    assert image[0, 2, 3].tolist() == pytest.approx([0, 1 / 8, 2 / 8, 3 / 8, 4 / 8, 5 / 8, 6 / 8, 3 / 8, 0])
+    assert image[0, 2, 3].tolist() == pytest.approx([0, 1 / 8, 2 / 8, 3 / 8, 4 / 8, 5 / 8, 6 / 8, 0, 0])
     assert torch.allclose(image_hu[0, 4, 6], torch.linspace(-1150, -300, 9))
 
 

@@ -6,6 +6,7 @@ from monai.data import MetaTensor
 
 from pulmozoo.bundle.errors import BadInput
 from pulmozoo.transforms.emphysema_numbers import (
+    EmphysemaGradesd,
     EmphysemaNumbersd,
     gated_maps,
     grade_numbers,
@@ -64,6 +65,17 @@ def test_numbers_by_hand(data):
     assert (result["noise_hu"], result["kernel_warning"]) == (0.0, None)
     assert json.loads(json.dumps(result)) == result
     assert data["result"] == {"seconds": 3}
+
+
+def test_a_training_needs_the_working_grid_alone(data):
+    numbers = EmphysemaGradesd()({key: data[key] for key in ("pred", "lung")})["result"]
+    full = EmphysemaNumbersd()(data)["result"]
+    assert numbers == {key: full[key] for key in numbers}
+    assert set(numbers) == {f"{subtype}_{kind}" for subtype in ("cle", "pse") for kind in ("score", "grade", "percent")}
+    classes = torch.zeros(9, 2, 3, 4)
+    classes[4], classes[7] = 5, 5
+    graded = EmphysemaGradesd()({"pred": classes})["result"]
+    assert graded == {"cle_score": 4, "cle_grade": "confluent", "pse_score": 1, "pse_grade": "mild"}
 
 
 def test_lungs_without_sides_and_lobes_are_one(data):

@@ -99,6 +99,20 @@ def test_vessels_and_pleural_nodule_are_lung_but_not_airway_gas_and_table(phanto
     assert lungs[at(affine, 0, -125, 0)] == 0
 
 
+def test_consolidation_at_the_pleura_is_kept_by_a_wider_closing(phantom):
+    ct, truth, affine = phantom
+    grid = [
+        (np.arange(n) * step + first).reshape([-1 if axis == i else 1 for axis in range(3)])
+        for i, (n, step, first) in enumerate(zip(ct.shape, SPACING_MM, affine[:3, 3], strict=True))
+    ]
+    solid = ellipsoid(grid, (130, 0, 0), (16, 14, 14)) & (truth == RIGHT)
+    ill = np.where(solid, 40, ct).astype(np.float32)
+    usual, wide = (lungs_from_ct(ill, affine, *closing) for closing in ((), (18.0,)))
+    assert (usual == RIGHT)[solid].mean() < 0.5
+    assert (wide == RIGHT)[solid].mean() > 0.85
+    assert dice(wide > 0, truth > 0) > 0.95
+
+
 @pytest.mark.parametrize("codes", ["LPS", "SAR", "PIL", "ASL"])
 def test_lungs_do_not_depend_on_axis_order_and_direction(phantom, codes):
     ct, _, affine = phantom

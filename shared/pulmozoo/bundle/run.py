@@ -1,7 +1,6 @@
 """The ``run`` entries of an inference config: check what was asked, then go through the scans one by one."""
 
 import csv
-import json
 import logging
 import os
 import sys
@@ -112,26 +111,17 @@ def run_one(evaluator: SupervisedEvaluator, dataset: Dataset, scan: Mapping[str,
 
 
 def write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """All rows under the union of their columns; status and reason come last. Replaces the file as a whole."""
+    """All rows under the union of their columns; status and reason come last. Replaces the file as a whole.
+
+    Lists stay in results.json.
+    """
     last = ("status", "reason")
-    columns = [*dict.fromkeys(key for row in rows for key in row if key not in last), *last]
+    plain = [{key: value for key, value in row.items() if not isinstance(value, list)} for row in rows]
+    columns = [*dict.fromkeys(key for row in plain for key in row if key not in last), *last]
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".unfinished")
     with unfinished.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, columns)
         table.writeheader()
-        table.writerows(rows)
+        table.writerows(plain)
     os.replace(unfinished, path)
-
-
-def print_results(output_dir: str | Path) -> None:
-    """Show the numbers and the files of every scan in an output folder, for people who look at a terminal."""
-    for file in sorted([*Path(output_dir).glob("*/results.json"), *Path(output_dir).glob("*_results.json")]):
-        results = json.loads(file.read_text(encoding="utf-8"))
-        sys.stdout.write(f"\n{results['scan']} ({results['seconds']['total']:.1f} s on {results['device']})\n")
-        for name, value in results["numbers"].items():
-            sys.stdout.write(f"  {name.replace('_', ' '):36} {'-' if value is None else value}\n")
-        for kind, name in results["files"].items():
-            sys.stdout.write(f"  {kind:9} {file.parent / name}\n")
-        weights = results["weights"]
-        sys.stdout.write(f"  weights   {weights.get('tier')}, sha256 {weights['sha256']}\n")

@@ -1,4 +1,4 @@
-"""Turn a data set as it was downloaded into masks and a MONAI datalist."""
+"""Turn a data set as it was downloaded into masks and a list of what there is to learn from."""
 
 import logging
 from collections import Counter
@@ -7,16 +7,25 @@ from pathlib import Path
 from typing import Any
 
 from ..bundle.errors import BadInput
+from .annotated_slices import LABEL_FOLDERS, prepare_slices
+from .copdgene import prepare_scored
 from .film_list import FilmCase, LeftOut, balanced, halves, write_lists
 from .masked_films import masked_cases
 from .nih import nih_films
+from .pattern_scans import LAYOUTS as PATTERN_LAYOUTS
+from .pattern_scans import prepare_patterns
 from .siim import siim_cases
 
 MASK_LAYOUTS: dict[str, Callable[[Path, Path], tuple[list[FilmCase], list[LeftOut]]]] = {
     "siim": siim_cases,
     "folders": masked_cases,
 }
-LAYOUTS = {"pneumothorax": (*MASK_LAYOUTS, "nih")}
+LAYOUTS = {
+    "pneumothorax": (*MASK_LAYOUTS, "nih"),
+    "paraseptal": tuple(LABEL_FOLDERS),
+    "emphysema": ("copdgene",),
+    "ild": PATTERN_LAYOUTS,
+}
 REASONS_SHOWN = 8
 
 logger = logging.getLogger(__name__)
@@ -29,15 +38,18 @@ def prepare_data(
 
     Films with masks are split in halves, ``training`` and ``validation``, by patient; entries are ``image``, ``label``
     (the mask) and ``pneumothorax`` (0 or 1). Films with image-level labels are one list, ``test``, of ``image`` and
-    ``label`` (0 or 1).
+    ``label`` (0 or 1). CTs with outlined slices get ``slices.csv``, see :func:`.annotated_slices.prepare_slices`;
+    CTs with visual scores a datalist, see :func:`.copdgene.prepare_scored`; CTs with annotated tissue patterns a
+    datalist with folds, see :func:`.pattern_scans.prepare_patterns`.
 
     Args:
         bundle: short name.
-        layout: siim, folders or nih.
+        layout: of pneumothorax siim, folders or nih; of paraseptal folders or phantom; of emphysema copdgene; of
+            ild folders or hug.
         seed: of the draw and the split.
         keep_all: take all films, not as many without as with a pneumothorax.
 
-    Returns the path of the datalist; raises BadInput if the data set is not laid out so, or holds no film to use.
+    Returns the path of the list; raises BadInput if the data set is not laid out so, or holds no film to use.
     """
     layouts = LAYOUTS.get(bundle)
     if layouts is None:
@@ -46,6 +58,12 @@ def prepare_data(
         raise BadInput(f"there is no layout {layout!r}: choose one of {', '.join(layouts)}")
     if not data_dir.is_dir():
         raise BadInput(f"{data_dir} is no folder: expected the data set")
+    if bundle == "paraseptal":
+        return prepare_slices(data_dir, output_dir, layout, seed)
+    if bundle == "emphysema":
+        return prepare_scored(data_dir, output_dir, seed)
+    if bundle == "ild":
+        return prepare_patterns(data_dir, output_dir, layout, seed)
     if layout == "nih":
         films, left_out = nih_films(data_dir)
         datalist: Mapping[str, Sequence[Mapping[str, Any]]] = {"test": films}

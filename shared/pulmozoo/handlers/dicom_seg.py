@@ -35,6 +35,15 @@ LEFT: Code = ("7771000", "SCT", "Left")
 RIGHT: Code = ("24028007", "SCT", "Right")
 
 PNEUMOTHORAX: Code = ("36118008", "SCT", "Pneumothorax")
+CENTRILOBULAR: Code = ("68328006", "SCT", "Centriacinar emphysema")
+PARASEPTAL: Code = ("31898008", "SCT", "Paraseptal emphysema")
+LUNG: Code = ("39607008", "SCT", "Lung")
+GROUND_GLASS: Code = ("1217294009", "SCT", "Ground glass opacity")
+# DICOM has no codes for the other tissue patterns; a scheme whose name begins with 99 is private.
+MICRONODULES: Code = ("micronodules", "99PULMOZOO", "Micronodules of lung")
+CONSOLIDATION: Code = ("consolidation", "99PULMOZOO", "Consolidation of lung")
+RETICULATION: Code = ("reticulation", "99PULMOZOO", "Reticulation of lung")
+HONEYCOMBING: Code = ("honeycombing", "99PULMOZOO", "Honeycombing of lung")
 
 # By label name: category, structure or finding and, where there is one on each side, the side.
 CODES: Mapping[str, tuple[Code, ...]] = {
@@ -44,6 +53,14 @@ CODES: Mapping[str, tuple[Code, ...]] = {
     "right lower lobe": (ANATOMICAL_STRUCTURE, LOWER_LOBE, RIGHT),
     "right middle lobe": (ANATOMICAL_STRUCTURE, MIDDLE_LOBE),
     "pneumothorax": (ABNORMAL_STRUCTURE, PNEUMOTHORAX),
+    "centrilobular emphysema": (ABNORMAL_STRUCTURE, CENTRILOBULAR),
+    "paraseptal emphysema": (ABNORMAL_STRUCTURE, PARASEPTAL),
+    "healthy": (ANATOMICAL_STRUCTURE, LUNG),
+    "ground glass": (ABNORMAL_STRUCTURE, GROUND_GLASS),
+    "micronodules": (ABNORMAL_STRUCTURE, MICRONODULES),
+    "consolidation": (ABNORMAL_STRUCTURE, CONSOLIDATION),
+    "reticulation": (ABNORMAL_STRUCTURE, RETICULATION),
+    "honeycombing": (ABNORMAL_STRUCTURE, HONEYCOMBING),
 }
 # A SEG must have these, if only empty; an anonymised series may have lost some.
 MAY_BE_EMPTY = (

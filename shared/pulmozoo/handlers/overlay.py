@@ -1,6 +1,6 @@
 """One picture of a label map on its CT: three planes, plain above and coloured below, with a legend."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 
@@ -9,11 +9,13 @@ import numpy as np
 from monai.data import MetaTensor
 from PIL import Image, ImageDraw, ImageFont
 
+Palette = Sequence[tuple[int, int, int]]
+
 WINDOW_HU = (-1000.0, 400.0)
 OPACITY = 0.35
 
 # Okabe and Ito, "Color Universal Design" (2008), then two of Paul Tol's muted scheme; label 10 begins anew.
-PALETTE = (
+PALETTE: Palette = (
     (230, 159, 0),
     (86, 180, 233),
     (0, 158, 115),
@@ -58,12 +60,12 @@ def overlay_png(
     plain, tinted, seen = [], [], set(label_names)
     for plane, axes in PLANES.items():
         through = 3 - sum(axes)
-        size = _panel_size([image.shape[a] * spacing_mm[a] for a in axes])
+        size = panel_size([image.shape[a] * spacing_mm[a] for a in axes])
         grey = windowed(view(image, through, centers[through]), size)
         slice_labels = enlarged(view(marks, through, centers[through]), size)
         seen.update(_labels_in(slice_labels))
-        plain.append(_marked(grey, plane))
-        tinted.append(_marked(coloured(grey, slice_labels), plane))
+        plain.append(marked(grey, plane))
+        tinted.append(marked(coloured(grey, slice_labels), plane))
     legend = {value: label_names.get(value, str(value)) for value in sorted(seen - {0})}
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +100,7 @@ def view(volume: np.ndarray, through: int, index: int) -> np.ndarray:
     return np.take(volume, index, axis=through)[::-1, ::-1].T
 
 
-def _panel_size(extent_mm: list[float]) -> tuple[int, int]:
+def panel_size(extent_mm: list[float]) -> tuple[int, int]:
     """Width and height in pixels of a panel for a slice of that width and height."""
     scale = min(limit / mm for limit, mm in zip(_PANEL_PX, extent_mm, strict=True))
     return max(1, round(extent_mm[0] * scale)), max(1, round(extent_mm[1] * scale))
@@ -121,12 +123,12 @@ def enlarged(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.rint(labels[np.ix_(rows, columns)]).astype(np.int64)
 
 
-def _colour(label: int) -> tuple[int, int, int]:
+def _colour(label: int, palette: Palette) -> tuple[int, int, int]:
     """Fixed colour of a label, so that pictures can be compared."""
-    return PALETTE[(label - 1) % len(PALETTE)]
+    return palette[(label - 1) % len(palette)]
 
 
-def coloured(grey: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def coloured(grey: np.ndarray, labels: np.ndarray, palette: Palette = PALETTE) -> np.ndarray:
     """Labels laid over the slice: a tint inside, the full colour on the outline."""
     picture = grey.astype(np.float32)
     padded = np.pad(labels, 1, mode="edge")
@@ -134,7 +136,7 @@ def coloured(grey: np.ndarray, labels: np.ndarray) -> np.ndarray:
     outline = np.any([n != labels for n in neighbours], axis=0)
     for label in _labels_in(labels):
         region = labels == label
-        colour = np.array(_colour(label), dtype=np.float32)
+        colour = np.array(_colour(label, palette), dtype=np.float32)
         picture[region] += OPACITY * (colour - picture[region])
         picture[region & outline] = colour
     return np.rint(picture).astype(np.uint8)
@@ -145,7 +147,7 @@ def _labels_in(labels: np.ndarray) -> Iterable[int]:
     return (int(value) for value in np.unique(labels) if value != 0)
 
 
-def _marked(picture: np.ndarray, plane: str) -> Image.Image:
+def marked(picture: np.ndarray, plane: str) -> Image.Image:
     """The panel with the letters of its left and its upper edge."""
     panel = Image.fromarray(picture)
     draw = ImageDraw.Draw(panel)
@@ -166,26 +168,29 @@ def title_of(ct_hu: MetaTensor) -> str:
     return Path(name).name if isinstance(name, str | PathLike) else ""
 
 
-def sheet(rows: list[list[Image.Image]], title: str, legend: Mapping[int, str]) -> Image.Image:
+def sheet(
+    rows: list[list[Image.Image]], title: str, legend: Mapping[int, str], palette: Palette = PALETTE
+) -> Image.Image:
     """Panels on black in rows, the title above and the legend below, on as many lines as it needs."""
-    widths = [panel.width for panel in rows[0]]
-    height = max(panel.height for panel in rows[0])
-    width = max(sum(widths) + _GAP_PX * (len(widths) + 1), 400)
+    widths = [sum(panel.width for panel in row) + _GAP_PX * (len(row) + 1) for row in rows]
+    heights = [max(panel.height for panel in row) for row in rows]
+    width = max(*widths, 400)
     entries = _legend_places(legend, width)
     top = _LINE_PX if title else _GAP_PX
-    legend_top = top + len(rows) * (height + _GAP_PX)
+    legend_top = top + sum(heights) + len(rows) * _GAP_PX
     lines = entries[-1][1] + 1 if entries else 0
     sheet = Image.new("RGB", (width, legend_top + lines * _LINE_PX))
     draw = ImageDraw.Draw(sheet)
     draw.text((_GAP_PX, _LINE_PX // 2), title, fill=_INK, font=font(), anchor="lm")
-    for number, row in enumerate(rows):
+    for row, height in zip(rows, heights, strict=True):
         left = _GAP_PX
         for panel in row:
-            sheet.paste(panel, (left, top + number * (height + _GAP_PX) + (height - panel.height) // 2))
+            sheet.paste(panel, (left, top + (height - panel.height) // 2))
             left += panel.width + _GAP_PX
+        top += height + _GAP_PX
     for left, line, label, text in entries:
         middle = legend_top + line * _LINE_PX + _LINE_PX // 2
-        draw.rectangle((left, middle - 6, left + 12, middle + 6), fill=_colour(label))
+        draw.rectangle((left, middle - 6, left + 12, middle + 6), fill=_colour(label, palette))
         draw.text((left + 18, middle), text, fill=_INK, font=font(), anchor="lm")
     return sheet
 

@@ -45,7 +45,11 @@ class ScanWriter(ResultsWriter):
         self.save_labels(data["pred"], drafts["labels"])
         if any(path.suffix == ".dcm" for path in drafts.values()):
             self.save_dicom(data, drafts, made_with)
-        overlay_png(data["ct_hu"], data["pred"], drafts["overlay"], self.named_labels())
+        self.picture(data, drafts["overlay"])
+
+    def picture(self, data: Mapping[str, Any], path: Path) -> None:
+        """Write the overlay."""
+        overlay_png(data["ct_hu"], data["pred"], path, self.named_labels())
 
     def save_labels(self, labels: MetaTensor, path: Path) -> None:
         """Write the label map; MONAI's ``SaveImage`` would hide why that failed."""

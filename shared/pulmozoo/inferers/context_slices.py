@@ -1,4 +1,4 @@
-"""SR-Net on a volume: each axial slice with lung from the stack around it.
+"""SR-Net on a volume: each axial slice with lung from the stack around it; and on stacks that are cut already.
 
 Source: Bermejo-Peláez et al., ISBI 2019 (see ``networks.srnet``). Stacks of neighbouring slices overlap, but what the
 encoder finds in them is not shared: a stack is padded with zeros above and below, so that features near its ends are
@@ -20,9 +20,9 @@ NO_LESION = -20.0  # logit of slices without lung
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
-def stack_indices(targets: Sequence[int], depth: int, slices: int) -> Tensor:
+def stack_indices(targets: Sequence[int], depth: int, slices: int, step: int = 1) -> Tensor:
     """Numbers of the slices in each target's stack: ``(len(targets), depth)``; beyond the ends the last is repeated."""
-    offsets = torch.arange(depth) - target_index(depth)
+    offsets = (torch.arange(depth) - target_index(depth)) * step
     return (torch.tensor(targets)[:, None] + offsets).clamp(0, slices - 1)
 
 
@@ -69,3 +69,22 @@ class ContextSlicesInferer(Inferer):
                 logits = network(stacks.contiguous(memory_format=torch.channels_last_3d))
                 answer[:, group] = logits[:, 0, :, :height, :width].transpose(0, 1).float()
         return answer
+
+
+class StacksInferer(Inferer):
+    """Logits of stacks, ``(N, 1, depth, H, W) -> (N, 1, 1, H, W)`` in float32, a few at a time.
+
+    Args:
+        batch: stacks a forward pass.
+        amp: bfloat16.
+    """
+
+    def __init__(self, batch: int = 4, *, amp: bool = False) -> None:
+        super().__init__()
+        self.batch = batch
+        self.amp = amp
+
+    def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
+        stacks = convert_to_tensor(inputs)
+        with torch.autocast(stacks.device.type, dtype=torch.bfloat16, enabled=self.amp):
+            return torch.cat([network(group).float() for group in stacks.split(self.batch)])

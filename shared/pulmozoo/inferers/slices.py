@@ -38,47 +38,23 @@ def padded_plane(volume: Tensor, multiple: int) -> Tensor:
     return F.pad(volume, [0, -width % multiple, 0, -height % multiple])
 
 
-def lungs_like(volumes: Tensor, lungs: Tensor) -> Tensor:
-    """The lungs as a plain tensor; ValueError if their shape is not that of the volumes."""
-    if lungs.shape != volumes.shape:
-        raise ValueError(f"lungs must have the shape of the image {tuple(volumes.shape)}, got {tuple(lungs.shape)}")
-    return convert_to_tensor(lungs)
-
-
-class SlicesInferer(Inferer):
-    """Logits of volumes from a network of slices: ``(B, 1, D, H, W) -> (B, C, D, H, W)``, any size, float32.
+class PaddedInferer(Inferer):
+    """One forward pass of planes ``(B, C, H, W)`` of any size, float32.
 
     Args:
-        batch: slices a forward pass.
-        multiple: slices are filled up with zeros until their sizes are divisible by it, and the answer is cut back:
-            1 for LungNet and ILD-CNN, 16 for the U-Net, 32 for SegNet.
-        amp: bfloat16. Convolutions alone gain much by it, LungNet's norms do not.
+        multiple: planes are filled up with zeros until their sizes are divisible by it, and the answer is cut back: 1
+            for LungNet and ILD-CNN, 16 for the U-Net, 32 for SegNet.
+        amp: bfloat16.
     """
 
-    def __init__(self, batch: int = 4, multiple: int = 1, *, amp: bool = False) -> None:
+    def __init__(self, multiple: int = 1, *, amp: bool = False) -> None:
         super().__init__()
-        self.batch = batch
         self.multiple = multiple
         self.amp = amp
 
-    def __call__(
-        self, inputs: Tensor, network: Callable[..., Any], lungs: Tensor | None = None, *args: Any, **kwargs: Any
-    ) -> Tensor:
-        """With ``lungs`` ``(B, 1, D, H, W)`` only slices that hold lung are looked at; elsewhere all logits are 0."""
-        volumes = convert_to_tensor(inputs)
-        masks = torch.ones_like(volumes) if lungs is None else lungs_like(volumes, lungs)
-        pairs = zip(volumes, masks, strict=True)
-        return torch.stack([self.one_volume(volume, slices_with(mask), network) for volume, mask in pairs])
-
-    def one_volume(self, volume: Tensor, slices: Sequence[int], network: Callable[..., Any]) -> Tensor:
-        """``(1, D, H, W) -> (C, D, H, W)``; 0 on slices that are not named."""
-        height, width = volume.shape[2:]
-        padded = padded_plane(volume, self.multiple).transpose(0, 1)
-        answer = volume.new_zeros(0)
-        with torch.autocast(volume.device.type, dtype=torch.bfloat16, enabled=self.amp):
-            for group in in_batches(slices, self.batch):
-                logits = network(padded[group]).float()
-                if not len(answer):
-                    answer = logits.new_zeros(logits.shape[1], *volume.shape[1:])
-                answer[:, group] = logits[..., :height, :width].transpose(0, 1)
-        return answer
+    def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
+        planes = convert_to_tensor(inputs)
+        height, width = planes.shape[-2:]
+        padded = padded_plane(planes, self.multiple).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(planes.device.type, dtype=torch.bfloat16, enabled=self.amp):
+            return network(padded)[..., :height, :width].float()

@@ -56,12 +56,12 @@ class LungNetLoss(nn.Module):
         self.class_weights = class_weights
         self.unlabelled_weight = unlabelled_weight
 
-    def forward(self, logits: Tensor, label: Tensor, lung: Tensor) -> Tensor:
-        """Logits ``(B, C, *S)``, label and lung mask ``(B, 1, *S)``."""
-        expected = (logits.shape[0], 1, *logits.shape[2:])
-        for name, given in (("label", label), ("lung", lung)):
-            if given.shape != expected:
-                raise ValueError(f"{name} must have shape {expected} to match logits, got {tuple(given.shape)}")
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Logits ``(B, C, *S)``; the target's two channels ``(B, 2, *S)`` are the label and the lung mask."""
+        expected = (logits.shape[0], 2, *logits.shape[2:])
+        if target.shape != expected:
+            raise ValueError(f"target must have shape {expected} to match logits, got {tuple(target.shape)}")
+        label, lung = target.split(1, dim=1)
         logits = logits.float()
         supervised = annotated_cross_entropy(logits, label, self.class_weights)
         entropy = unlabelled_entropy(logits, label, lung)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 def inverse_frequency_weights(counts: Sequence[float]) -> list[float]:
@@ -38,12 +39,19 @@ def weighted_dice_loss(logits: Tensor, label: Tensor, class_weights: Sequence[fl
 
 
 class WeightedDiceLoss(nn.Module):
-    """:func:`weighted_dice_loss` with fixed weights of background and lesion."""
+    """:func:`weighted_dice_loss` with fixed weights of background and lesion.
 
-    def __init__(self, class_weights: Sequence[float], smooth: float = 1.0) -> None:
+    Args:
+        cross_entropy: share of the mean binary cross-entropy that is added (ours). On few scans Dice alone may fall to
+            an empty answer or take long to find the lesion.
+    """
+
+    def __init__(self, class_weights: Sequence[float], smooth: float = 1.0, cross_entropy: float = 0.0) -> None:
         super().__init__()
         self.class_weights = class_weights
         self.smooth = smooth
+        self.cross_entropy = cross_entropy
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
-        return weighted_dice_loss(logits, label, self.class_weights, self.smooth)
+        dice = weighted_dice_loss(logits, label, self.class_weights, self.smooth)
+        return dice + self.cross_entropy * F.binary_cross_entropy_with_logits(logits.float(), label.float())

@@ -202,3 +202,15 @@ def grade_logits(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Means over the whole crop, ``(B, 9, d, h, w)`` to ``(B, 6)`` for the grades of CLE and ``(B, 3)`` of PSE."""
     cle, pse = logits.mean(dim=(2, 3, 4)).split([CLE_GRADES, PSE_GRADES], dim=1)
     return cle, pse
+
+
+def subtype_densities(logits: Tensor) -> Tensor:
+    """Densities of CLE and PSE in [0, 1], ``(B, 2, d, h, w)``, from the logits of regression or classification.
+
+    Of the regression the sigmoid; of the classification, ours, its class activation maps as the probability of any
+    grade above 0.
+    """
+    if logits.shape[1] == 2:
+        return logits.sigmoid()
+    grades = logits.split([CLE_GRADES, PSE_GRADES], dim=1)
+    return torch.stack([1 - of.softmax(dim=1)[:, 0] for of in grades], dim=1)

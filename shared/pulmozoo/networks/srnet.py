@@ -48,27 +48,33 @@ class SRNet(nn.Module):
 
     Args:
         depth: 8 is SR-Net; 1 is the paper's 2D-Net, the same plan without context.
+        width: of all blocks, 1 is the reconstruction; 0.5 gives 8 channels a layer in place of 16, and so on.
     """
 
-    def __init__(self, depth: int = 8) -> None:
+    def __init__(self, depth: int = 8, width: float = 1.0) -> None:
         super().__init__()
         if depth not in DEPTHS:
             raise ValueError(f"depth must be 8 (SR-Net) or 1 (2D-Net), got {depth}")
         self.depth = depth
         kernel = FLAT if depth == 1 else (3, 3, 3)
+        growth, narrow_down, narrow_up = (
+            round(GROWTH * width),
+            [round(c * width) for c in DOWN],
+            [round(c * width) for c in UP],
+        )
         self.encoder, self.down, self.up, self.decoder = (nn.ModuleList() for _ in range(4))
         channels, skips = 1, []
-        for layers, convolved in zip(LAYERS, DOWN, strict=True):
-            block = DenseBlock(channels, layers, GROWTH, kernel)
+        for layers, convolved in zip(LAYERS, narrow_down, strict=True):
+            block = DenseBlock(channels, layers, growth, kernel)
             self.encoder.append(block)
             self.down.append(DownBlock(block.out_channels, convolved, kernel))
             skips.append(block.out_channels)
             channels = block.out_channels + convolved
-        self.bottom = DenseBlock(channels, BOTTOM_LAYERS, GROWTH, kernel)
+        self.bottom = DenseBlock(channels, BOTTOM_LAYERS, growth, kernel)
         channels = self.bottom.out_channels
-        for layers, width, skip in reversed(list(zip(LAYERS, UP, skips, strict=True))):
-            self.up.append(nn.ConvTranspose3d(channels, width, kernel_size=(1, 2, 2), stride=(1, 2, 2)))
-            block = DenseBlock(width + skip, layers, GROWTH, FLAT)
+        for layers, raised, skip in reversed(list(zip(LAYERS, narrow_up, skips, strict=True))):
+            self.up.append(nn.ConvTranspose3d(channels, raised, kernel_size=(1, 2, 2), stride=(1, 2, 2)))
+            block = DenseBlock(raised + skip, layers, growth, FLAT)
             self.decoder.append(block)
             channels = block.out_channels
         self.head = nn.Conv3d(channels, 1, kernel_size=1)

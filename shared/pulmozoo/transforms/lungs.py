@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Transform
+from monai.utils import convert_to_tensor
 from scipy import ndimage
 from torch import Tensor
 
@@ -48,7 +49,9 @@ _IN_SLICE[:, :, 1] = ndimage.generate_binary_structure(2, 1)
 Spacing = tuple[float, float, float]
 
 
-def lungs_from_ct(ct_hu: Tensor | np.ndarray, affine: Tensor | np.ndarray) -> np.ndarray:
+def lungs_from_ct(
+    ct_hu: Tensor | np.ndarray, affine: Tensor | np.ndarray, closing_mm: float = CLOSING_MM
+) -> np.ndarray:
     """Label left (1) and right (2) lung without trachea and main bronchi; 0 elsewhere, 0 everywhere if no lung shows.
 
     Vessels and small pleural nodules count as lung. Lungs cut by the field of view, a single lung and any axis order
@@ -57,6 +60,8 @@ def lungs_from_ct(ct_hu: Tensor | np.ndarray, affine: Tensor | np.ndarray) -> np
     Args:
         ct_hu: ``(X, Y, Z)`` CT in Hounsfield units.
         affine: ``(4, 4)`` voxel index to RAS+ mm.
+        closing_mm: dense tissue at the border up to twice this width joins the lung: consolidated lung, but with a
+            large value parts of the mediastinum as well.
 
     Returns uint8 ``(X, Y, Z)``; raises ValueError for other shapes.
     """
@@ -69,12 +74,12 @@ def lungs_from_ct(ct_hu: Tensor | np.ndarray, affine: Tensor | np.ndarray) -> np
     to_ras = nib.orientations.io_orientation(matrix)
     ras = nib.orientations.apply_orientation(ct, to_ras)
     ras_affine = matrix @ nib.orientations.inv_ornt_aff(to_ras, ct.shape)
-    lungs = _lungs_ras(ras, ras_affine)
+    lungs = _lungs_ras(ras, ras_affine, closing_mm)
     from_ras = nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), to_ras)
     return np.ascontiguousarray(nib.orientations.apply_orientation(lungs, from_ras))
 
 
-def _lungs_ras(ct: np.ndarray, affine: np.ndarray) -> np.ndarray:
+def _lungs_ras(ct: np.ndarray, affine: np.ndarray, closing_mm: float) -> np.ndarray:
     """:func:`lungs_from_ct` on an array whose axes run to the right, to the front and up."""
     full_mm = np.linalg.norm(affine[:3, :3], axis=0)
     factors = tuple(max(1, round(GRID_MM / size)) for size in full_mm)
@@ -90,7 +95,7 @@ def _lungs_ras(ct: np.ndarray, affine: np.ndarray) -> np.ndarray:
         return np.zeros(ct.shape, dtype=np.uint8)
     x_mm = float(affine[0, 3]) + (np.arange(coarse.shape[0]) * factors[0] + (factors[0] - 1) / 2) * float(affine[0, 0])
     sides = _left_and_right(lung_air, body, x_mm, spacing)
-    lungs = _closed(sides, barred=airway | padding, spacing=spacing)
+    lungs = _closed(sides, barred=airway | padding, spacing=spacing, radius_mm=closing_mm)
     return _refined(ct, lungs, solid=~(coarse < AIR_HU), barred=airway | padding, factors=factors)
 
 
@@ -295,9 +300,9 @@ def _side_of_single_lung(air: np.ndarray, body: np.ndarray, x_mm: np.ndarray) ->
     return RIGHT if np.interp(center, np.arange(len(x_mm)), x_mm) > 0 else LEFT
 
 
-def _closed(sides: np.ndarray, barred: np.ndarray, spacing: Spacing) -> np.ndarray:
+def _closed(sides: np.ndarray, barred: np.ndarray, spacing: Spacing, radius_mm: float) -> np.ndarray:
     """Each lung closed with a ball and without holes; it takes nothing of the other lung and nothing barred."""
-    margin = [int(np.ceil(CLOSING_MM / s)) + 1 for s in spacing]
+    margin = [int(np.ceil(radius_mm / s)) + 1 for s in spacing]
     lungs = sides.copy()
     for side in (LEFT, RIGHT):
         if not (sides == side).any():
@@ -305,7 +310,7 @@ def _closed(sides: np.ndarray, barred: np.ndarray, spacing: Spacing) -> np.ndarr
         box = _box(sides == side, margin=[0, 0, 0])
         around = [(m, m) for m in margin]
         lung = np.pad(sides[box] == side, around)
-        closed = _erode(_dilate(lung, CLOSING_MM, spacing), CLOSING_MM, spacing) | lung
+        closed = _erode(_dilate(lung, radius_mm, spacing), radius_mm, spacing) | lung
         outside, _ = ndimage.label(~closed, _FACES)
         filled = (outside != outside[0, 0, 0])[tuple(slice(m, -m) for m in margin)]
         lungs[box][filled & (lungs[box] == 0) & ~barred[box]] = side
@@ -345,6 +350,7 @@ class Lungsd(Transform):
         output_key: where the lungs go.
         mask_key: lungs the caller may have.
         lobes_key: lobes the caller may have.
+        closing_mm: see :func:`lungs_from_ct`.
     """
 
     def __init__(
@@ -353,8 +359,10 @@ class Lungsd(Transform):
         output_key: str = "lungs",
         mask_key: str = "lung_mask",
         lobes_key: str = "lobes",
+        closing_mm: float = CLOSING_MM,
     ) -> None:
         self.ct_key, self.output_key, self.mask_key, self.lobes_key = ct_key, output_key, mask_key, lobes_key
+        self.closing_mm = closing_mm
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         ct = data[self.ct_key]
@@ -369,10 +377,10 @@ class Lungsd(Transform):
     def _lungs(self, data: Mapping[Hashable, Any], ct: MetaTensor) -> Tensor:
         """Plain uint8 ``(1, X, Y, Z)`` from the first source there is."""
         if self.mask_key in data:
-            return torch.as_tensor(data[self.mask_key]).to(torch.uint8)
+            return convert_to_tensor(data[self.mask_key]).to(torch.uint8)
         if self.lobes_key in data:
-            return lungs_from_lobes(torch.as_tensor(data[self.lobes_key]))
-        return torch.from_numpy(lungs_from_ct(ct.as_tensor()[0], ct.affine))[None].to(ct.device)
+            return lungs_from_lobes(convert_to_tensor(data[self.lobes_key]))
+        return torch.from_numpy(lungs_from_ct(ct.as_tensor()[0], ct.affine, self.closing_mm))[None].to(ct.device)
 
 
 def lungs_from_lobes(lobes: Tensor) -> Tensor:

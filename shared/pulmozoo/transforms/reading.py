@@ -58,16 +58,16 @@ def read_ct(path: str | Path, series: str | None = None) -> MetaTensor:
     path = Path(path).expanduser()
     if not path.exists():
         raise BadInput(f"{path} does not exist: expected a CT file or a DICOM folder")
-    with _readable(path):
+    with readable(path):
         if path.is_dir() or is_dicom(path):
             image = _load_dicom(path, series)
         elif path.name.lower().endswith((".nii", ".nii.gz")):
             check_nifti_header(path)
             check_gzip(path)
-            image = _load(path, NibabelReader())
+            image = load_volume(path, NibabelReader())
         else:
             check_itk_header(path)
-            image = _load(path, ITKReader())
+            image = load_volume(path, ITKReader())
     with _named(path):
         return to_hu(image)
 
@@ -222,7 +222,7 @@ def _with_meta_of(image: MetaTensor, values: Tensor) -> MetaTensor:
     return MetaTensor(values, meta=deepcopy(image.meta), applied_operations=deepcopy(image.applied_operations))
 
 
-def _load(path: Path, reader: ImageReader) -> MetaTensor:
+def load_volume(path: Path, reader: ImageReader) -> MetaTensor:
     """What ``LoadImage`` does with one reader; it would set up, and warn about, every other reader as well."""
     array, meta = reader.get_data(reader.read(str(path)))
     return _as_loaded(path, array, switch_endianness(meta, "<"))
@@ -256,7 +256,7 @@ def _named(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path) -> Iterator[None]:
     """Turn what the readers raise for a damaged file into a sentence."""
     try:
         with _named(path):

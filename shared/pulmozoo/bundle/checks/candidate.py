@@ -40,6 +40,11 @@ class Candidate:
         return len(self.metadata["network_data_format"]["inputs"]["image"]["spatial_shape"]) == 2
 
     @property
+    def labels(self) -> int:
+        """How many labels its label map has, background not counted."""
+        return len(self.metadata["network_data_format"]["outputs"]["pred"]["channel_def"]) - 1
+
+    @property
     def configs(self) -> dict[str, dict[str, Any]]:
         """Every config that MONAI would execute, overlays and variants too, by path."""
         paths = sorted(path.relative_to(self.root).as_posix() for path in self.root.glob("configs/**/*.json"))

@@ -124,10 +124,11 @@ def plain_strings(bundle: Candidate) -> None:
 
 
 def plain_initialize(bundle: Candidate) -> None:
-    """MONAI puts the bundle on the search path after ``initialize`` only."""
+    """MONAI puts the bundle on the search path after ``initialize`` only; several processes must join there, though."""
     for path, config in bundle.configs.items():
         for entry in config.get("initialize", []):
-            if not re.fullmatch(r"\$monai\.utils\.set_determinism\(.*\)", str(entry)):
+            joins = isinstance(entry, dict) and str(entry.get("_target_")).endswith(".handlers.processes.join")
+            if not joins and not re.fullmatch(r"\$monai\.utils\.set_determinism\(.*\)", str(entry)):
                 raise BadInput(f"{path} does {entry!r} in initialize: expected monai.utils.set_determinism at most")
 
 

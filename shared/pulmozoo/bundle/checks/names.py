@@ -7,7 +7,7 @@ from ..errors import BadInput
 from ..root import bundle_name
 from .candidate import Candidate
 
-TASKS = ("segmentation", "detection", "classification")
+TASKS = ("segmentation", "detection", "classification", "grading")  # the last is a segmentation for MONAI Label
 
 
 def name(bundle: Candidate) -> None:

@@ -37,7 +37,8 @@ def readme_sections(bundle: Candidate) -> None:
 
 
 def readme_commands(bundle: Candidate) -> None:
-    commands = [line for line in bundle.text(README).splitlines() if line.startswith("python -m monai.bundle run ")]
+    start = re.compile(r"(python|torchrun .+) -m monai\.bundle run ")
+    commands = [line for line in bundle.text(README).splitlines() if start.match(line)]
     for path in bundle.configs:
         if not any(path in command for command in commands):
             raise BadInput(f"{README} has no command with {path}: expected a line 'python -m monai.bundle run ...'")

@@ -65,20 +65,24 @@ def start(bundle: Candidate, names: Sequence[str], folder: Path) -> subprocess.P
         shutil.copyfile(file, place)
     if bundle.archive:
         (site / "sitecustomize.py").write_text(WITHOUT_PULMOZOO, encoding="utf-8")
-    write = write_film_example if bundle.takes_films else write_scan_example
-    scan = write(folder / "data")
+    data = folder / "data"
+    scan = write_film_example(data) if bundle.takes_films else write_scan_example(data, bundle.labels)
     name = str(bundle.metadata["name"])
     twin = make_twin(bundle.root, name, folder / "twin" / f"other_{name}")
-    case = Case(str(bundle.root), str(twin), str(scan), str(folder / "data"), str(folder / "out"))
+    case = Case(str(bundle.root), str(twin), str(scan), str(data), str(folder / "out"))
     environment = {**os.environ, "PYTHONPATH": str(site), "PYTHONSAFEPATH": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-m", f"{CODE}.{PROBES}", json.dumps(case._asdict()), *names]
     with (folder / "stderr.txt").open("wb") as said:
         return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=said, text=True)
 
 
-def write_scan_example(folder: Path) -> Path:
-    """A synthetic chest CT of the size of a doll, with its lobes and a datalist; returns the scan."""
+def write_scan_example(folder: Path, labels: int) -> Path:
+    """A synthetic chest CT of the size of a doll, labels and a datalist; returns the scan.
+
+    The labels are lobes, as many as the bundle has labels, whatever they are called there.
+    """
     phantom = thorax(seed=0, shape=(52, 40, 46), spacing_mm=(7.0, 7.5, 8.0))
+    phantom["lobes"][phantom["lobes"] > labels] = 0
     affine = phantom["affine"].numpy().copy()
     affine[:3] *= DOLL
     folder.mkdir()
