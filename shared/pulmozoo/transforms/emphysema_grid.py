@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..bundle.errors import BadInput
+from ..networks.dram import subtype_densities
 from .grid import AXES, SLAB, resampling_weights, rescaled_affine, turned_view, with_meta
 
 SHAPE = (128, 224, 288)
@@ -53,27 +54,34 @@ def cut(volume: Tensor, box: Box) -> Tensor:
     return volume[:, z, y, x]
 
 
-def windowed(ct_hu: Tensor) -> Tensor:
-    """-1150 HU and darker to 0, -300 HU and brighter to 1."""
-    low, high = WINDOW_HU
+def windowed(ct_hu: Tensor, window_hu: Sequence[float] = WINDOW_HU) -> Tensor:
+    """The lower end and darker to 0, the upper end and brighter to 1."""
+    low, high = window_hu
     return ((ct_hu - low) / (high - low)).clamp(0, 1)
 
 
-def paper_input(ct_hu: Tensor, lungs: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Network input and CT on the working grid: window, 0 outside the lungs, linear along each axis.
+def paper_input(
+    ct_hu: Tensor, lungs: Tensor, shape: Sequence[int], window_hu: Sequence[float] = WINDOW_HU
+) -> tuple[Tensor, Tensor]:
+    """Network input and CT on the working grid: linear along each axis, window, 0 outside the lungs.
+
+    The lungs are cut out last: else they would have a rim that looks like emphysema.
 
     Args:
         ct_hu, lungs: ``(1, D, H, W)``, cut to the lungs.
         shape: of the working grid.
+        window_hu: darkest and brightest.
 
     Returns float32 ``(1, *shape)`` twice.
     """
-    both = torch.cat([windowed(ct_hu) * (lungs > 0), ct_hu])
-    image, hu = F.interpolate(both[None], tuple(shape), mode="trilinear", align_corners=True)[0].split(1)
-    return image, hu
+    hu = F.interpolate(ct_hu[None], tuple(shape), mode="trilinear", align_corners=True)[0]
+    inside = labels_on_working_grid(lungs, shape, released=False) > 0
+    return windowed(hu, window_hu) * inside, hu
 
 
-def released_input(ct_hu: Tensor, lungs: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+def released_input(
+    ct_hu: Tensor, lungs: Tensor, shape: Sequence[int], window_hu: Sequence[float] = WINDOW_HU
+) -> tuple[Tensor, Tensor]:
     """As :func:`paper_input` in the published way.
 
     -2048 HU further than two voxels from the lungs, slices picked, linear in plane, window, mean 0 and deviation 1.
@@ -81,7 +89,7 @@ def released_input(ct_hu: Tensor, lungs: Tensor, shape: Sequence[int]) -> tuple[
     near = torch.from_numpy(ndimage.maximum_filter((lungs > 0).cpu().numpy(), size=(1, DILATION, DILATION, DILATION)))
     hu = torch.where(near.to(ct_hu.device), ct_hu, OUTSIDE_HU)[:, picked(ct_hu.shape[1], shape[0])]
     hu = F.interpolate(hu, tuple(shape[1:]), mode="bilinear", align_corners=True)
-    image = windowed(hu)
+    image = windowed(hu, window_hu)
     return (image - image.mean()) / image.std().clamp(min=1e-6), hu
 
 
@@ -116,6 +124,7 @@ class EmphysemaGridd(Transform):
     Args:
         released: as the published program, see :func:`released_input`; else as the paper, :func:`paper_input`.
         shape: of the working grid, divisible by 8.
+        window_hu: darkest and brightest that the network tells apart.
         ct_key: CT in HU, a MetaTensor with its affine.
         lungs_key: not 0 inside; 1 left, 2 right.
         lobes_key: lobe labels, if the data have them.
@@ -126,6 +135,7 @@ class EmphysemaGridd(Transform):
         *,
         released: bool = False,
         shape: Sequence[int] = SHAPE,
+        window_hu: Sequence[float] = WINDOW_HU,
         ct_key: str = "ct_hu",
         lungs_key: str = "lungs",
         lobes_key: str = "lobes",
@@ -133,6 +143,7 @@ class EmphysemaGridd(Transform):
     ) -> None:
         self.released = released
         self.shape = tuple(shape)
+        self.window_hu = tuple(window_hu)
         self.ct_key, self.lungs_key, self.lobes_key, self.output_key = ct_key, lungs_key, lobes_key, output_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -160,7 +171,7 @@ class EmphysemaGridd(Transform):
                 "does the mask belong to this CT?"
             )
         prepare = released_input if self.released else paper_input
-        image, image_hu = prepare(hu, lungs, self.shape)
+        image, image_hu = prepare(hu, lungs, self.shape, self.window_hu)
         affine = rescaled_affine(cropped_affine(affine, box), hu.shape[1:], self.shape)
         added = {self.output_key: image, "image_hu": image_hu}
         for key, volume in volumes.items():
@@ -215,11 +226,11 @@ def depth_weights(maps: int, working: int, scan: int, *, released: bool) -> Tens
 
 
 class SubtypesOnScand(Transform):
-    """Turn DRAM's regression logits into a label map on the grid of the scan, 1 centrilobular and 2 paraseptal.
+    """Turn DRAM's logits into a label map on the grid of the scan, 1 centrilobular and 2 paraseptal.
 
-    ``data[key]`` is ``(2, d, h, w)``; it becomes ``(1, X, Y, Z)`` uint8 with the affine of ``data[reference_key]``. A
-    voxel is emphysema where the densities of both subtypes add up to more than a half, inside the lungs and darker than
-    -910 HU; it is of the subtype with the larger density.
+    ``data[key]`` is ``(2, d, h, w)`` of regression or ``(9, d, h, w)`` of classification; it becomes ``(1, X, Y, Z)``
+    uint8 with the affine of ``data[reference_key]``. A voxel is emphysema where the densities of both subtypes add
+    up to more than a half, inside the lungs and darker than -910 HU; it is of the subtype with the larger density.
 
     Args:
         released: how :class:`EmphysemaGridd` prepared the scan.
@@ -249,7 +260,7 @@ class SubtypesOnScand(Transform):
         reference, image = data[self.reference_key], data[self.image_key]
         turn, affine = upright(reference)
         box = box_of(image, affine)
-        maps = convert_to_tensor(data[self.key]).float().sigmoid()
+        maps = subtype_densities(convert_to_tensor(data[self.key]).float()[None])[0]
         ct_hu = cut(turned(reference, turn), box)[0]
         lungs = cut(turned(data[self.lungs_key], turn), box)[0] > 0
         weights = depth_weights(maps.shape[1], image.shape[1], len(lungs), released=self.released).to(maps.device)

@@ -78,6 +78,22 @@ def density_of_parts(ct_hu: Tensor, labels: Tensor, voxel_ml: float, names: Mapp
     }
 
 
+class EmphysemaGradesd(Transform):
+    """Add to ``data["result"]`` scores, grades and, of regression, percents of the whole lungs.
+
+    A training needs no more of a scan: it takes DRAM's logits under ``key`` and the lungs on the working grid.
+    """
+
+    def __init__(self, key: str = "pred") -> None:
+        self.key = key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        logits = convert_to_tensor(data[self.key]).float().cpu()
+        regression = len(logits) == len(SCALES)
+        numbers = regressed(logits.sigmoid(), plain(data["lung"])) if regression else graded(logits)
+        return {**data, "result": {**data.get("result", {}), **numbers}}
+
+
 class EmphysemaNumbersd(Transform):
     """Add to ``data["result"]`` what there is to say of a scan, as plain numbers, strings and None.
 
@@ -125,13 +141,19 @@ class EmphysemaNumbersd(Transform):
     def shares(self, maps: Tensor, data: Mapping[Hashable, Any], parts: Mapping[str, Mapping[str, str]]) -> Numbers:
         """Percents of the whole and of each part, scores of the whole; ``maps`` is ``(2, d, h, w)``."""
         lungs = plain(data["lung"])
-        cle, pse = lung_means(maps[None], lungs[None])[0].tolist()
-        numbers = grade_numbers({"cle": CLE.score(cle), "pse": PSE.score(pse)})
+        numbers = regressed(maps, lungs)
         gated = gated_maps(maps, plain(data["image_hu"]))
         numbers |= map_percents(maps, gated, (lungs > 0).to(torch.uint8), {"1": ""})
         for part, names in parts.items():
             numbers |= map_percents(maps, gated, plain(data[part]), names)
         return numbers
+
+
+def regressed(maps: Tensor, lungs: Tensor) -> Numbers:
+    """Scores of the mean densities in the lungs, and these in percent; ``(2, d, h, w)`` and ``(1, D, H, W)``."""
+    means = dict(zip(SCALES, lung_means(maps[None], lungs[None])[0].tolist(), strict=True))
+    numbers = grade_numbers({subtype: SCALES[subtype].score(mean) for subtype, mean in means.items()})
+    return numbers | {f"{subtype}_percent": round(100 * mean, 3) for subtype, mean in means.items()}
 
 
 def graded(logits: Tensor) -> Numbers:
