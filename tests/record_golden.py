@@ -49,9 +49,9 @@ def network_output(bundle: Path) -> Tensor:
     network = parser.get_parsed_content("network_def").eval()
     network.load_state_dict(torch.load(bundle / "models" / "model.pt", weights_only=True))
     image = json.loads((bundle / "configs" / "metadata.json").read_text())["network_data_format"]["inputs"]["image"]
-    sizes = image["spatial_shape"]  # "8" is fixed, "8*n" any multiple
-    free = [32 + int(size.removesuffix("*n")) * axis for axis, size in enumerate(sizes)]
-    fixed = [None if "n" in size else int(size) for size in sizes]
+    sizes = image["spatial_shape"]  # "8" is fixed, "8*n" any multiple, "*" any size
+    free = [32 + int(size.removesuffix("*n").replace("*", "1")) * axis for axis, size in enumerate(sizes)]
+    fixed = [int(size) if size.isdigit() else None for size in sizes]
     shape = [1, image["num_channels"], *(one or other for one, other in zip(fixed, free, strict=True))]
     with torch.no_grad():
         output: Tensor = network(seeded_input(bundle.name, shape, seed=1))

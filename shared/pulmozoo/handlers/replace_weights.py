@@ -39,7 +39,7 @@ class ReplaceWeights:
     def __call__(self, engine: Engine) -> None:
         before = read_metadata(self.bundle_root)["weights"]["trained_on"]
         state: Any = engine.state
-        held_back = len(self.scores.rows)
+        held_back = len({row["scan"] for row in self.scores.rows})
         score = as_text(self.scores.mean())
         description = {
             "tier": "yours",
