@@ -190,7 +190,7 @@ def test_the_shelf_has_thirty_films_with_and_twelve_without(tmp_path):
 @pytest.mark.parametrize(
     ("bundle", "layout", "sentence"),
     [
-        ("lobes", "siim", "nothing to prepare for 'lobes': choose one of pneumothorax"),
+        ("lobes", "siim", "nothing to prepare for 'lobes': choose one of pneumothorax, emphysema, paraseptal, ild"),
         ("pneumothorax", "kaggle", "no layout 'kaggle': choose one of siim, folders, nih"),
         ("pneumothorax", "siim", "holds 0 files train-rle.csv: expected one"),
         ("pneumothorax", "folders", "lacks a folder images or masks"),
@@ -204,6 +204,11 @@ def test_what_cannot_be_prepared_is_named_and_nothing_written(tmp_path, bundle, 
     assert not (tmp_path / "out").exists()
     with pytest.raises(BadInput, match="is no folder: expected the data set"):
         prepare_data("pneumothorax", tmp_path / "nowhere", tmp_path / "out", "nih")
+
+
+def test_keep_all_is_for_films(tmp_path):
+    with pytest.raises(BadInput, match="keep_all is for films, and ild has none: leave it out"):
+        prepare_data("ild", tmp_path, tmp_path / "out", "folders", keep_all=True)
 
 
 def test_a_table_without_its_columns_is_named(siim, tmp_path):

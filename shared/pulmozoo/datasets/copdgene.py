@@ -15,12 +15,13 @@ from .scans import find_scans
 
 SUBJECT = ("SeriesInstanceUID", "subject")  # whichever column the table has; it is the name of the CT
 SCALES: Mapping[str, Scale] = {"cle_score": CLE, "pse_score": PSE}
+LAYOUTS = ("copdgene",)
 SPLITS = {"validation": 0.1, "test": 0.1}  # the rest is for training
 
 Entry = dict[str, str | int]
 
 
-def prepare_scored(data_dir: Path, output_dir: Path, seed: int = 0) -> Path:
+def prepare_scored(data_dir: Path, output_dir: Path, layout: str = LAYOUTS[0], seed: int = 0) -> Path:
     """Write ``datalist.json`` and ``left_out.csv`` of ``images``, maybe ``lung_masks``, and one table beside them.
 
     Entries are ``image``, ``cle_score``, ``pse_score`` and, where a mask has the name of the CT, ``lung_mask``; paths
@@ -29,6 +30,7 @@ def prepare_scored(data_dir: Path, output_dir: Path, seed: int = 0) -> Path:
     Args:
         data_dir: holds the two folders and the table (csv).
         output_dir: made if missing.
+        layout: copdgene, the only one there is.
         seed: of the split.
 
     Returns the path of the datalist; raises BadInput without a table or without a scored CT.

@@ -1,105 +1,54 @@
-"""Turn a data set as it was downloaded into masks and a list of what there is to learn from."""
+"""Turn a data set as it was downloaded into what a bundle's training takes."""
 
-import logging
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from ..bundle.errors import BadInput
 from .annotated_slices import LABEL_FOLDERS, prepare_slices
+from .copdgene import LAYOUTS as SCORE_LAYOUTS
 from .copdgene import prepare_scored
-from .film_list import FilmCase, LeftOut, balanced, halves, write_lists
-from .masked_films import masked_cases
-from .nih import nih_films
 from .pattern_scans import LAYOUTS as PATTERN_LAYOUTS
 from .pattern_scans import prepare_patterns
-from .siim import siim_cases
+from .prepare_films import LAYOUTS as FILM_LAYOUTS
+from .prepare_films import prepare_films
 
-MASK_LAYOUTS: dict[str, Callable[[Path, Path], tuple[list[FilmCase], list[LeftOut]]]] = {
-    "siim": siim_cases,
-    "folders": masked_cases,
-}
-LAYOUTS = {
-    "pneumothorax": (*MASK_LAYOUTS, "nih"),
-    "paraseptal": tuple(LABEL_FOLDERS),
-    "emphysema": ("copdgene",),
-    "ild": PATTERN_LAYOUTS,
-}
-REASONS_SHOWN = 8
 
-logger = logging.getLogger(__name__)
+class Preparation(NamedTuple):
+    """The layouts that a bundle's data may have, and what reads them: folder, new folder, layout, seed to a list."""
+
+    layouts: Sequence[str]
+    write: Callable[..., Path]
+
+
+PREPARATIONS = {
+    "pneumothorax": Preparation(FILM_LAYOUTS, prepare_films),
+    "emphysema": Preparation(SCORE_LAYOUTS, prepare_scored),
+    "paraseptal": Preparation(tuple(LABEL_FOLDERS), prepare_slices),
+    "ild": Preparation(PATTERN_LAYOUTS, prepare_patterns),
+}
 
 
 def prepare_data(
     bundle: str, data_dir: Path, output_dir: Path, layout: str, seed: int = 0, *, keep_all: bool = False
 ) -> Path:
-    """Write ``datalist.json``, ``left_out.csv`` and, where there are masks, ``masks/*.png``; films stay in place.
-
-    Films with masks are split in halves, ``training`` and ``validation``, by patient; entries are ``image``, ``label``
-    (the mask) and ``pneumothorax`` (0 or 1). Films with image-level labels are one list, ``test``, of ``image`` and
-    ``label`` (0 or 1). CTs with outlined slices get ``slices.csv``, see :func:`.annotated_slices.prepare_slices`;
-    CTs with visual scores a datalist, see :func:`.copdgene.prepare_scored`; CTs with annotated tissue patterns a
-    datalist with folds, see :func:`.pattern_scans.prepare_patterns`.
+    """Write the list of what there is to learn from, and ``left_out.csv`` with what is not, and why.
 
     Args:
-        bundle: short name.
-        layout: of pneumothorax siim, folders or nih; of paraseptal folders or phantom; of emphysema copdgene; of
-            ild folders or hug.
+        bundle: short name, a key of ``PREPARATIONS``; the function there says what it writes.
+        layout: one of those that the bundle knows.
         seed: of the draw and the split.
-        keep_all: take all films, not as many without as with a pneumothorax.
+        keep_all: of films, take all, not as many without as with the disease.
 
-    Returns the path of the list; raises BadInput if the data set is not laid out so, or holds no film to use.
+    Returns the path of the list; raises BadInput if the data set is not laid out so, or holds nothing to use.
     """
-    layouts = LAYOUTS.get(bundle)
-    if layouts is None:
-        raise BadInput(f"there is nothing to prepare for {bundle!r}: choose one of {', '.join(LAYOUTS)}")
+    if bundle not in PREPARATIONS:
+        raise BadInput(f"there is nothing to prepare for {bundle!r}: choose one of {', '.join(PREPARATIONS)}")
+    layouts, write = PREPARATIONS[bundle]
     if layout not in layouts:
         raise BadInput(f"there is no layout {layout!r}: choose one of {', '.join(layouts)}")
     if not data_dir.is_dir():
         raise BadInput(f"{data_dir} is no folder: expected the data set")
-    if bundle == "paraseptal":
-        return prepare_slices(data_dir, output_dir, layout, seed)
-    if bundle == "emphysema":
-        return prepare_scored(data_dir, output_dir, seed)
-    if bundle == "ild":
-        return prepare_patterns(data_dir, output_dir, layout, seed)
-    if layout == "nih":
-        films, left_out = nih_films(data_dir)
-        datalist: Mapping[str, Sequence[Mapping[str, Any]]] = {"test": films}
-        positives = {"test": sum(int(film["label"]) for film in films)}
-    else:
-        cases, left_out = MASK_LAYOUTS[layout](data_dir, output_dir)
-        if not keep_all:
-            cases, not_drawn = balanced(cases, seed)
-            left_out += not_drawn
-        split = halves(cases, seed)
-        datalist = {name: [_entry(case) for case in part] for name, part in split.items()}
-        positives = {name: sum(case.pneumothorax for case in part) for name, part in split.items()}
-    if not any(datalist.values()):
-        raise BadInput(_nothing_left(data_dir, left_out))
-    write_lists(output_dir, datalist, left_out)
-    for name, films_of in datalist.items():
-        logger.info("%s: %d films, %d with pneumothorax", name, len(films_of), positives[name])
-    if left_out:
-        logger.info("left out: %s; all in %s", _counted(left_out), output_dir / "left_out.csv")
-    return output_dir / "datalist.json"
-
-
-def _entry(case: FilmCase) -> dict[str, str | int]:
-    return {"image": case.image, "label": case.label, "has_pneumothorax": case.pneumothorax}
-
-
-def _counted(left_out: Sequence[LeftOut]) -> str:
-    """How many for which reason, the most frequent first."""
-    reasons = Counter(left.reason for left in left_out).most_common()
-    shown = "; ".join(f"{count} ({reason})" for reason, count in reasons[:REASONS_SHOWN])
-    rest = sum(count for _, count in reasons[REASONS_SHOWN:])
-    return f"{shown}; {rest} for other reasons" if rest else shown
-
-
-def _nothing_left(data_dir: Path, left_out: Sequence[LeftOut]) -> str:
-    return (
-        f"{data_dir} holds no film to use: expected some with and some without a pneumothorax, or --keep_all; "
-        f"left out: {_counted(left_out)}"
-    )
+    if keep_all and write is not prepare_films:
+        raise BadInput(f"keep_all is for films, and {bundle} has none: leave it out")
+    return write(data_dir, output_dir, layout, seed, **({"keep_all": True} if keep_all else {}))
