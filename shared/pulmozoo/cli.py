@@ -120,13 +120,13 @@ def prepare(bundle: str, data_dir: str, output_dir: str, layout: str, seed: int 
     """Turn a data set as it was downloaded into masks and a list to train from; its images stay where they are.
 
     Args:
-        bundle: short name (pneumothorax, paraseptal, emphysema, ild).
+        bundle: short name (lobes, emphysema, paraseptal, ild, pneumothorax).
         data_dir: the data set.
         output_dir: where datalist.json, left_out.csv and masks go, or slices.csv and lungs.
-        layout: siim (DICOM films, train-rle.csv), folders (images, masks) or nih (films, image-level table); for CTs
-            with outlined slices folders (images, labels, maybe lungs) or phantom (a cohort with paraseptal emphysema);
-            for CTs with emphysema scores copdgene (images, maybe lung_masks, a table); for CTs with annotated tissue
-            patterns folders (images, labels, maybe lungs) or hug (ILD_DB_txtROIs of the HUG database).
+        layout: lobes: folders (images, labels) or totalsegmentator; pneumothorax: siim (DICOM films, train-rle.csv),
+            folders (images, masks) or nih (films, image-level table); paraseptal: folders (images, labels, maybe lungs)
+            or phantom (a cohort of that disease); emphysema: copdgene (images, maybe lung_masks, a table of scores);
+            ild: folders (images, labels, maybe lungs) or hug (ILD_DB_txtROIs of the HUG database).
         seed: of the draw and the split.
         keep_all: take all films, not as many without as with the disease.
     """

@@ -190,7 +190,11 @@ def test_the_shelf_has_thirty_films_with_and_twelve_without(tmp_path):
 @pytest.mark.parametrize(
     ("bundle", "layout", "sentence"),
     [
-        ("lobes", "siim", "nothing to prepare for 'lobes': choose one of pneumothorax, emphysema, paraseptal, ild"),
+        (
+            "lobe",
+            "siim",
+            "nothing to prepare for 'lobe': choose one of lobes, pneumothorax, emphysema",
+        ),
         ("pneumothorax", "kaggle", "no layout 'kaggle': choose one of siim, folders, nih"),
         ("pneumothorax", "siim", "holds 0 files train-rle.csv: expected one"),
         ("pneumothorax", "folders", "lacks a folder images or masks"),

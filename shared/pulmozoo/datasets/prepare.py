@@ -8,6 +8,8 @@ from ..bundle.errors import BadInput
 from .annotated_slices import LABEL_FOLDERS, prepare_slices
 from .copdgene import LAYOUTS as SCORE_LAYOUTS
 from .copdgene import prepare_scored
+from .lobe_scans import LAYOUTS as LOBE_LAYOUTS
+from .lobe_scans import prepare_lobes
 from .pattern_scans import LAYOUTS as PATTERN_LAYOUTS
 from .pattern_scans import prepare_patterns
 from .prepare_films import LAYOUTS as FILM_LAYOUTS
@@ -22,6 +24,7 @@ class Preparation(NamedTuple):
 
 
 PREPARATIONS = {
+    "lobes": Preparation(LOBE_LAYOUTS, prepare_lobes),
     "pneumothorax": Preparation(FILM_LAYOUTS, prepare_films),
     "emphysema": Preparation(SCORE_LAYOUTS, prepare_scored),
     "paraseptal": Preparation(tuple(LABEL_FOLDERS), prepare_slices),
