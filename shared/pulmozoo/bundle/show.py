@@ -19,6 +19,8 @@ def print_results(output_dir: str | Path) -> None:
             sys.stdout.write(f"  {kind:9} {file.parent / name}\n")
         weights = results["weights"]
         sys.stdout.write(f"  weights   {weights.get('tier')}, sha256 {weights['sha256']}\n")
+        if "limits" in weights:
+            sys.stdout.write(f"  beware    {weights['limits']}\n")
 
 
 def number_lines(numbers: Mapping[str, Any]) -> list[str]:

@@ -6,7 +6,14 @@ from pathlib import Path
 from ignite.engine import Engine, Events
 from torch import nn
 
-from ..bundle.weights_file import check_preset, load_strictly, network_state, read_weights, sha256
+from ..bundle.weights_file import (
+    check_preset,
+    load_strictly,
+    network_state,
+    read_metadata,
+    read_weights,
+    sha256,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +46,11 @@ class StrictCheckpointLoader:
         check_preset(self.bundle_root, self.preset)
         load_strictly(self.network, read_weights(self.path), self.path)
         self.loaded = True
-        logger.info("weights %s, sha256 %s", self.path, sha256(self.path))
+        digest = sha256(self.path)
+        logger.info("weights %s, sha256 %s", self.path, digest)
+        described = read_metadata(self.bundle_root).get("weights", {})
+        if "limits" in described and described.get("sha256") == digest:
+            logger.warning("beware: %s", described["limits"])
 
 
 class TrainedLoader:
