@@ -12,16 +12,14 @@ from pulmozoo.bundle.errors import BadInput
 from pulmozoo.transforms.emphysema_grid import (
     EmphysemaGridd,
     SubtypesOnScand,
-    box_of,
     depth_weights,
     labels_on_working_grid,
-    lung_box,
     paper_input,
     picked,
     released_input,
-    upright,
     windowed,
 )
+from pulmozoo.transforms.upright_box import box_of, lung_box, upright
 
 SHAPE, SPACING_MM = (52, 46, 38), (2.0, 2.5, 3.5)
 WORKING = (32, 40, 48)

@@ -7,9 +7,8 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from monai.data import MetaTensor
-from PIL import Image
 
-from .overlay import canonical_pair, coloured, enlarged, marked, panel_size, sheet, title_of, view, windowed
+from .overlay import axial_sheet, canonical_pair, title_of
 from .scan_writer import ScanWriter
 
 PANELS = 3
@@ -42,19 +41,10 @@ def largest_slices_png(
     inside = nib.orientations.apply_orientation(
         lungs.as_tensor()[0].cpu().numpy(), nib.orientations.io_orientation(lungs.affine.cpu().numpy())
     )
-    size = panel_size([image.shape[axis] * float(spacing_mm[axis]) for axis in AXIAL])
-    plain, tinted = [], []
-    for index in slices_to_show((marks > 0).sum(axis=AXIAL), inside.any(axis=AXIAL), float(spacing_mm[THROUGH])):
-        grey = windowed(view(image, THROUGH, index), size, WINDOW_HU)
-        plain.append(labelled(grey))
-        tinted.append(labelled(coloured(grey, enlarged(view(marks, THROUGH, index), size))))
+    indices = slices_to_show((marks > 0).sum(axis=AXIAL), inside.any(axis=AXIAL), float(spacing_mm[THROUGH]))
+    picture = axial_sheet(image, marks, spacing_mm, indices, WINDOW_HU, title_of(ct_hu), label_names)
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet([plain, tinted], title_of(ct_hu), label_names).save(path, format="PNG")
-
-
-def labelled(picture: np.ndarray) -> Image.Image:
-    """A panel with the letters of its left and its upper edge."""
-    return marked(picture, "axial")
+    picture.save(path, format="PNG")
 
 
 def slices_to_show(areas: np.ndarray, with_lung: np.ndarray, slice_mm: float) -> Sequence[int]:

@@ -168,6 +168,26 @@ def title_of(ct_hu: MetaTensor) -> str:
     return Path(name).name if isinstance(name, str | PathLike) else ""
 
 
+def axial_sheet(
+    image: np.ndarray,
+    marks: np.ndarray,
+    spacing_mm: np.ndarray,
+    indices: Sequence[int],
+    window_hu: tuple[float, float],
+    title: str,
+    legend: Mapping[int, str],
+    palette: Palette = PALETTE,
+) -> Image.Image:
+    """Axial slices of what :func:`canonical_pair` gives: the CT above, the labels on it below."""
+    size = panel_size([image.shape[axis] * float(spacing_mm[axis]) for axis in (0, 1)])
+    plain, tinted = [], []
+    for index in indices:
+        grey = windowed(view(image, 2, index), size, window_hu)
+        plain.append(marked(grey, "axial"))
+        tinted.append(marked(coloured(grey, enlarged(view(marks, 2, index), size), palette), "axial"))
+    return sheet([plain, tinted], title, legend, palette)
+
+
 def sheet(
     rows: list[list[Image.Image]], title: str, legend: Mapping[int, str], palette: Palette = PALETTE
 ) -> Image.Image:

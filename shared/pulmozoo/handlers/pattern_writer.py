@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from monai.data import MetaTensor
 
-from .overlay import canonical_pair, coloured, enlarged, marked, panel_size, sheet, title_of, view, windowed
+from .overlay import axial_sheet, canonical_pair, title_of
 from .scan_writer import ScanWriter
 
 LUNG_HU = (-1350.0, 150.0)
@@ -48,11 +48,6 @@ def pattern_overlay_png(
     """
     image, marks, spacing_mm = canonical_pair(ct_hu, labels)
     filled = np.flatnonzero(marks.any(axis=(0, 1)))
-    size = panel_size([image.shape[axis] * spacing_mm[axis] for axis in (0, 1)])
-    plain, tinted = [], []
-    for height in HEIGHTS:
-        index = int(filled[round(height * (len(filled) - 1))])
-        grey = windowed(view(image, 2, index), size, LUNG_HU)
-        plain.append(marked(grey, "axial"))
-        tinted.append(marked(coloured(grey, enlarged(view(marks, 2, index), size), colours), "axial"))
-    sheet([plain, tinted], title_of(ct_hu), label_names, colours).save(Path(path), format="PNG")
+    indices = [int(filled[round(height * (len(filled) - 1))]) for height in HEIGHTS]
+    picture = axial_sheet(image, marks, spacing_mm, indices, LUNG_HU, title_of(ct_hu), label_names, colours)
+    picture.save(Path(path), format="PNG")

@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..bundle.errors import BadInput
-from .emphysema_grid import box_of, cropped_affine, cut, lung_box, turned, upright
 from .grid import resample, rescaled_affine, turned_view, with_meta
 from .lung_files import on_ct
+from .upright_box import box_of, cropped_affine, cut, lung_box, turned, upright
 
 SQUARE = 1.5  # ratio of the sides of a pixel up to which it counts as square
 CERTAIN = 255  # stands for a probability of 1

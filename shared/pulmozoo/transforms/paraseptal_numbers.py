@@ -8,7 +8,7 @@ from monai.transforms import Transform
 from scipy import ndimage
 from torch import Tensor
 
-from .emphysema_grid import cut, lung_box, turned, upright
+from .upright_box import cut, lung_box, turned, upright
 
 DISTANCE_MM = 1.5  # the distance to the pleura is measured on voxels of about this size
 SIDES = {1: "left_lung_", 2: "right_lung_"}

@@ -16,11 +16,12 @@ from torch.nn import functional as F
 
 from ..bundle.errors import BadInput
 from ..datasets.lung_crops import slice_crops, volume_crops
-from .emphysema_grid import box_of, cropped_affine, cut, labels_on_working_grid, lung_box, turned, upright
+from .emphysema_grid import labels_on_working_grid
 from .grid import SLAB, likeliest, resample, rescaled_affine, with_meta
 from .lung_box import LUNG_MARGIN
 from .lung_files import on_ct
 from .lung_slices import placed, slices_shape
+from .upright_box import box_of, cropped_affine, cut, lung_box, turned, upright
 
 
 class PatternSlicesd(Transform):
