@@ -13,6 +13,7 @@ import torch
 from monai.bundle import ConfigParser
 from torch import Tensor, nn
 
+from ..files import write_json
 from .errors import BadInput
 from .weights_file import load_strictly, network_state, read_metadata, sha256
 
@@ -115,7 +116,3 @@ def halved(tensor: Tensor) -> Tensor:
     if not torch.isfinite(half).all():
         raise BadInput("a weight is not finite, or too large for half precision (65504): train on at a lower rate")
     return half
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")

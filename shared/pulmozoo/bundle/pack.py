@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from pydoc import locate
 from typing import Any
 
-from .adopt import write_json
+from ..files import whole, write_json
 from .errors import BadInput
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -246,9 +246,8 @@ def write_release(content: bytes, release: str, out_dir: Path) -> Path:
     entries[release] = {"checksum": hashlib.sha1(content, usedforsecurity=False).hexdigest(), "source": ""}
     out_dir.mkdir(parents=True, exist_ok=True)
     path = out_dir / f"{release}.zip"
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_bytes(content)
-    os.replace(unfinished, path)
+    with whole(path) as unfinished:
+        unfinished.write_bytes(content)
     write_json(info, dict(sorted(entries.items())))
     return path
 

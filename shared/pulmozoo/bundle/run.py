@@ -1,6 +1,5 @@
 """The ``run`` entries of an inference config: check what was asked, then go through the scans one by one."""
 
-import csv
 import logging
 import os
 import sys
@@ -13,6 +12,7 @@ import torch
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator
 
+from ..files import write_rows
 from ..handlers.results_writer import ResultsWriter
 from .errors import BadInput, innermost_reason
 from .weights_file import check_preset, read_weights
@@ -118,10 +118,4 @@ def write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     last = ("status", "reason")
     plain = [{key: value for key, value in row.items() if not isinstance(value, list)} for row in rows]
     columns = [*dict.fromkeys(key for row in plain for key in row if key not in last), *last]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
-    with unfinished.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, columns)
-        table.writeheader()
-        table.writerows(plain)
-    os.replace(unfinished, path)
+    write_rows(path, plain, columns)

@@ -5,7 +5,6 @@ Layout: ``images/<id>.nii.gz`` (HU), ``labels/<id>.nii.gz`` with the lesion on a
 2019) splits its 664 slices of 111 subjects so, 55, 20 and 25 percent.
 """
 
-import csv
 import logging
 import os
 import random
@@ -18,6 +17,7 @@ import numpy as np
 from monai.data import load_decathlon_datalist
 
 from ..bundle.errors import BadInput
+from ..files import whole, write_rows
 from ..losses.weighted_dice import inverse_frequency_weights
 from ..transforms.lungs import lungs_from_ct
 from .film_list import read_table
@@ -189,16 +189,10 @@ def write_lungs(image: Path, path: Path) -> None:
         return
     scan = read(image)
     lungs = lungs_from_ct(np.asarray(scan.dataobj), scan.affine)
-    unfinished = path.with_name(f"unfinished_{path.name}")
-    nib.save(nib.Nifti1Image(lungs, scan.affine), unfinished)
-    unfinished.replace(path)
+    with whole(path) as unfinished:
+        nib.save(nib.Nifti1Image(lungs, scan.affine), unfinished)
 
 
 def write_table(path: Path, rows: Sequence[AnnotatedSlice]) -> None:
     """Replace the table as a whole."""
-    unfinished = path.with_name(f"unfinished_{path.name}")
-    with unfinished.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(AnnotatedSlice._fields)
-        table.writerows(rows)
-    unfinished.replace(path)
+    write_rows(path, [row._asdict() for row in rows], AnnotatedSlice._fields)

@@ -1,7 +1,6 @@
 """What the preparation of film data sets shares: cases, a balanced split by patient, and the files that are written."""
 
 import csv
-import json
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ..bundle.errors import BadInput
+from ..files import whole, write_json, write_rows
 
 
 class FilmCase(NamedTuple):
@@ -66,22 +66,14 @@ def halves(cases: Sequence[FilmCase], seed: int) -> dict[str, list[FilmCase]]:
 
 def write_mask(mask: np.ndarray, path: Path) -> None:
     """Write a mask ``(rows, columns)`` as PNG, 0 and 255; nothing half-written stays."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"unfinished_{path.name}")
-    Image.fromarray((mask > 0).astype(np.uint8) * 255).save(unfinished, format="PNG")
-    unfinished.replace(path)
+    with whole(path) as unfinished:
+        Image.fromarray((mask > 0).astype(np.uint8) * 255).save(unfinished, format="PNG")
 
 
 def write_lists(folder: Path, datalist: Mapping[str, Sequence[Mapping[str, Any]]], left_out: Iterable[LeftOut]) -> None:
     """Write ``left_out.csv`` and, last, ``datalist.json`` in MONAI's form."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "left_out.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(LeftOut._fields)
-        table.writerows(left_out)
-    unfinished = folder / "unfinished_datalist.json"
-    unfinished.write_text(json.dumps(datalist, indent=1) + "\n", encoding="utf-8")
-    unfinished.replace(folder / "datalist.json")
+    write_rows(folder / "left_out.csv", [each._asdict() for each in left_out], LeftOut._fields)
+    write_json(folder / "datalist.json", datalist)
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:

@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 
 from ..bundle.errors import BadInput, innermost_reason
+from ..files import whole
 from .annotations import annotated_pixels
 from .film_list import LeftOut, write_lists
 from .folds import entropy_folds
@@ -98,7 +99,6 @@ def folder_labels(data_dir: Path, left_out: list[LeftOut]) -> Iterator[Found]:
 def hug_labels(data_dir: Path, output_dir: Path, left_out: list[LeftOut]) -> Iterator[Found]:
     """Patients' folders, each with the label that is written of its contours; those that fail are left out."""
     labels = output_dir.absolute() / "labels"
-    labels.mkdir(parents=True, exist_ok=True)
     for scan in find_scans(data_dir):
         image = Path(scan["image"]).absolute()
         path = labels / f"{scan['scan']}.nii.gz"
@@ -107,7 +107,6 @@ def hug_labels(data_dir: Path, output_dir: Path, left_out: list[LeftOut]) -> Ite
         except BadInput as error:
             left_out.append(LeftOut(str(image), innermost_reason(error)))
             continue
-        unfinished = path.with_name(f"unfinished_{path.name}")
-        nib.save(drawn, unfinished)
-        unfinished.replace(path)
+        with whole(path) as unfinished:
+            nib.save(drawn, unfinished)
         yield scan["scan"], image, path, None

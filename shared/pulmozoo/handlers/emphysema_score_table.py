@@ -1,12 +1,11 @@
 """Scores of emphysema: a row a scan, and how well they agree with the true ones."""
 
-import json
-import os
 from math import isnan
 from pathlib import Path
 
 from ignite.engine import Engine
 
+from ..files import write_json
 from ..metrics.agreement import agreement, confusion_table, linear_kappa
 from ..metrics.emphysema_scores import CLE, PSE
 from .score_table import ScoreTable
@@ -50,6 +49,4 @@ class EmphysemaScoreTable(ScoreTable):
                 subtype: agreement(self.column(f"{subtype}_truth"), self.column(f"{subtype}_score"), len(scale.grades))
                 for subtype, scale in SCALES.items()
             }
-            unfinished = self.agreement_path.with_suffix(".unfinished")
-            unfinished.write_text(json.dumps(found, indent=4) + "\n", encoding="utf-8")
-            os.replace(unfinished, self.agreement_path)
+            write_json(self.agreement_path, found)

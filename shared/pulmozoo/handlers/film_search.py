@@ -1,8 +1,6 @@
 """Find the threshold and the smallest part that give the best masks of validation films."""
 
-import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +8,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor
 
+from ..files import write_json
 from ..metrics.film_scores import best_postprocessing
 
 logger = logging.getLogger(__name__)
@@ -43,10 +42,7 @@ class FilmSearch:
 
     def write(self, engine: Engine) -> None:
         best = best_postprocessing(self.probabilities, self.truths)._asdict()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.path.with_suffix(".unfinished")
-        unfinished.write_text(json.dumps(best, indent=1) + "\n", encoding="utf-8")
-        os.replace(unfinished, self.path)
+        write_json(self.path, best)
         logger.info(
             "best of %d films: --threshold %g --min_area_px %g, Dice %.3f, written to %s",
             len(self.truths),

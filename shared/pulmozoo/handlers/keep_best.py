@@ -1,7 +1,6 @@
 """Keep the best epoch of a training beside its last one, and stop when there is no better one for long."""
 
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from ignite import distributed as idist
 from ignite.engine import Engine, Events
 from torch import nn
 
+from ..files import whole
 from .score_table import ScoreTable
 
 logger = logging.getLogger(__name__)
@@ -28,6 +28,8 @@ class KeepBest:
         score: name of the score, the higher the better.
         patience: epochs without a better score after which the training stops; None never stops it.
         least_gain: by what share of itself a score must rise to count as better for the patience.
+        interval: epochs from one validation to the next.
+        start: epochs at the beginning whose scores do not count.
     """
 
     def __init__(
@@ -38,6 +40,8 @@ class KeepBest:
         score: str,
         patience: int | None = None,
         least_gain: float = 0.0,
+        interval: int = 1,
+        start: int = 0,
     ) -> None:
         self.path = Path(path)
         self.network = network
@@ -45,11 +49,13 @@ class KeepBest:
         self.score = score
         self.patience = patience
         self.least_gain = least_gain
-        self.best, self.gained, self.gained_epoch = float("-inf"), float("-inf"), 0
+        self.interval = interval
+        self.start = start
+        self.best, self.gained, self.gained_epoch = float("-inf"), float("-inf"), start
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.load)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+        engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self)
 
     def load(self, engine: Engine) -> None:
         if engine.state.epoch and self.path.exists():
@@ -58,6 +64,8 @@ class KeepBest:
             self.gained_epoch = state["epoch"]
 
     def __call__(self, engine: Engine) -> None:
+        if engine.state.epoch <= self.start:
+            return
         value = self.scores.mean().get(self.score)
         if value is not None and value > self.gained * (1 + self.least_gain):
             self.gained, self.gained_epoch = value, engine.state.epoch
@@ -72,8 +80,6 @@ class KeepBest:
 
     def save(self, epoch: int, value: float) -> None:
         state: dict[str, Any] = {"network": self.network.state_dict(), "epoch": epoch, "score": value}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.path.with_suffix(".unfinished")
-        torch.save(state, unfinished)
-        os.replace(unfinished, self.path)
+        with whole(self.path) as unfinished:
+            torch.save(state, unfinished)
         logger.info("epoch %d is the best so far: %s %.3f", epoch, self.score, value)

@@ -8,6 +8,7 @@ import torch
 from ignite.engine import Engine
 from torch import Tensor
 
+from ..files import write_text
 from ..metrics.balanced_accuracy import balanced_accuracy
 from .score_table import ScoreTable
 
@@ -58,6 +59,4 @@ class PatternScoreTable(ScoreTable):
         total = torch.stack(self.confusions).sum(dim=0).tolist()
         lines = [",".join(["truth", *self.patterns])]
         lines += [",".join([name, *map(str, row)]) for name, row in zip(self.patterns, total, strict=True)]
-        unfinished = self.path.with_suffix(".unfinished")
-        unfinished.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        unfinished.replace(self.path.with_name(f"{self.path.stem}_confusion.csv"))
+        write_text(self.path.with_name(f"{self.path.stem}_confusion.csv"), "\n".join(lines) + "\n")

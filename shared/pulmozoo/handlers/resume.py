@@ -1,7 +1,6 @@
 """Go on where a killed training stopped."""
 
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,8 @@ from typing import Any
 import torch
 from ignite import distributed as idist
 from ignite.engine import Engine, Events
+
+from ..files import whole
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +42,6 @@ class Resume:
         logger.info("resumed %s after epoch %d", self.path, state["epoch"])
 
     def save(self, engine: Engine) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.path.with_suffix(".unfinished")
         state = {name: part.state_dict() for name, part in self.parts.items()}
-        torch.save({**state, "epoch": engine.state.epoch, "iteration": engine.state.iteration}, unfinished)
-        os.replace(unfinished, self.path)
+        with whole(self.path) as unfinished:
+            torch.save({**state, "epoch": engine.state.epoch, "iteration": engine.state.iteration}, unfinished)

@@ -1,14 +1,14 @@
 """One row a scan with its scores, and their mean."""
 
-import csv
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ignite import distributed as idist
 from ignite.engine import Engine, Events
+
+from ..files import write_rows
 
 logger = logging.getLogger(__name__)
 
@@ -53,13 +53,8 @@ class ScoreTable:
 
     def write(self, engine: Engine) -> None:
         mean = {"scan": "mean", **self.mean()}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.path.with_suffix(".unfinished")
-        with unfinished.open("w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, dict.fromkeys(key for row in (*self.rows, mean) for key in row))
-            table.writeheader()
-            table.writerows([*self.rows, mean])
-        os.replace(unfinished, self.path)
+        rows = [*self.rows, mean]
+        write_rows(self.path, rows, dict.fromkeys(key for row in rows for key in row))
         logger.info("mean of %d scans: %s, written to %s", len(self.rows), as_text(self.mean()), self.path)
 
 

@@ -5,7 +5,6 @@ Source: Xie et al., https://arxiv.org/abs/2004.07443, section IV: Wilcoxon signe
 
 import csv
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from monai.utils import optional_import
 from scipy.stats import wilcoxon
 
 from ..bundle.errors import BadInput
+from ..files import whole, write_rows
 
 figure, has_matplotlib = optional_import("matplotlib.figure")
 
@@ -48,7 +48,7 @@ def compare_scores(tables: Sequence[Path], names: Sequence[str], out_dir: Path) 
         )
     rows = [comparison(score, one, other, names, len(pairs)) for score, (one, other) in pairs.items()]
     out_dir.mkdir(parents=True, exist_ok=True)
-    write_rows(rows, out_dir / "comparison.csv")
+    write_rows(out_dir / "comparison.csv", rows, rows[0])
     draw_boxes(pairs, names, out_dir / "comparison.png")
     return rows
 
@@ -104,16 +104,6 @@ def comparison(score: str, one: np.ndarray, other: np.ndarray, names: Sequence[s
     }
 
 
-def write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """A table, replaced as a whole."""
-    unfinished = path.with_suffix(".unfinished")
-    with unfinished.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)
-    os.replace(unfinished, path)
-
-
 def draw_boxes(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]], names: Sequence[str], path: Path) -> None:
     """A panel for each score with a box for each evaluation: quartiles, whiskers to 1.5 times their distance, the rest
     as dots."""
@@ -126,6 +116,5 @@ def draw_boxes(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]], names: Sequen
     for panel in panels[len(pairs) :]:
         panel.remove()
     page.tight_layout()
-    unfinished = path.with_suffix(".unfinished")
-    page.savefig(unfinished, format="png", dpi=120)
-    os.replace(unfinished, path)
+    with whole(path) as unfinished:
+        page.savefig(unfinished, format="png", dpi=120)

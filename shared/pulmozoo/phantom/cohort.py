@@ -1,9 +1,7 @@
 """Write many phantoms as NIfTI or DICOM with their labels and a MONAI datalist."""
 
-import json
 import logging
 import math
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -18,6 +16,7 @@ from torch import Tensor
 
 from ..bundle.errors import BadInput
 from ..datasets.dicom_writer import needs_pydicom, write_series
+from ..files import whole, write_json
 from .anatomy import draw_chest
 from .chest import SCANNER, thorax
 from .diseases import disease_cohort, disease_names
@@ -81,7 +80,7 @@ def write_cohort(
         write_table(folder, [_name(index) for index in range(count)])
     path = folder / "datalist.json"
     label = disease_cohort(disease).label if disease else None
-    _replace_text(path, json.dumps(datalist(count, output_ext, names, label), indent=1) + "\n")
+    write_json(path, datalist(count, output_ext, names, label))
     return path
 
 
@@ -214,25 +213,13 @@ def _stored(volume: Tensor, affine: Tensor, axes: str) -> nib.Nifti1Image:
 
 
 def _save(image: nib.Nifti1Image, path: Path) -> None:
-    """Write under another name first, so that a file of this name is always whole."""
-    unfinished = path.with_name(f"unfinished_{path.name}")
-    nib.save(image, unfinished)
-    unfinished.replace(path)
+    with whole(path) as unfinished:
+        nib.save(image, unfinished)
 
 
 def _save_dicom(image: nib.Nifti1Image, path: Path, patient: str, slice_mm: float) -> None:
-    """Write a series into a folder of another name first, so that a folder of this name is always whole."""
-    unfinished = path.with_name(f"unfinished_{path.name}")
-    if unfinished.exists():
-        shutil.rmtree(unfinished)
-    write_series(unfinished, np.asarray(image.dataobj), image.affine, patient, slice_mm, "synthetic thorax")
-    unfinished.rename(path)
-
-
-def _replace_text(path: Path, text: str) -> None:
-    unfinished = path.with_name(f"unfinished_{path.name}")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+    with whole(path) as unfinished:
+        write_series(unfinished, np.asarray(image.dataobj), image.affine, patient, slice_mm, "synthetic thorax")
 
 
 def _log_progress(written: Iterable[bool] | Iterator[bool], count: int) -> None:

@@ -4,14 +4,13 @@ Scores are shared out roughly as in the development set of Xie et al., Scientifi
 https://doi.org/10.1038/s41598-023-40116-6 (CLE 782, 431, 478, 430, 275, 111; PSE 1145, 739, 623).
 """
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
+from ..files import write_rows
 from ..metrics.emphysema_scores import CLE, PSE, Scale
 from .centrilobular import Centrilobular
 from .fields import Draws
@@ -58,16 +57,9 @@ def _draw_percent(draws: Draws, scale: Scale, shares: Sequence[float], most_perc
 
 def write_emphysema_table(folder: Path, subjects: Sequence[str]) -> Path:
     """Write ``emphysema.csv``: scores and percents of each subject by its label files; returns its path."""
-    text = io.StringIO()
     rows = [emphysema_row(folder, subject) for subject in subjects]
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    path = folder / TABLE
-    unfinished = path.with_name(f"unfinished_{path.name}")
-    unfinished.write_text(text.getvalue(), encoding="utf-8")
-    unfinished.replace(path)
-    return path
+    write_rows(folder / TABLE, rows, rows[0])
+    return folder / TABLE
 
 
 def emphysema_row(folder: Path, subject: str) -> dict[str, str | int | float]:

@@ -3,14 +3,13 @@
 A reader looks for a place that shows a class; here the share of the patch that carries a label decides.
 """
 
-import csv
-import io
 import logging
 from pathlib import Path
 
 import numpy as np
 
 from ..bundle.errors import BadInput
+from ..files import write_rows
 from .centrilobular import Centrilobular
 from .chest import thorax
 from .paraseptal import Paraseptal
@@ -42,6 +41,8 @@ PUBLISHED: dict[str, Numbers] = {
 
 logger = logging.getLogger(__name__)
 
+COLUMNS = ("class", "patches", "measure", "published", "phantoms")
+
 
 def write_patches(table: str | Path, count: int = 12, seed: int = 0) -> Path:
     """Write a csv: for each class the measures of the published patches beside those of ``count`` phantoms.
@@ -64,18 +65,14 @@ def write_patches(table: str | Path, count: int = 12, seed: int = 0) -> Path:
         for name, patches in patches_by_class(arrays).items():
             found[name].append(patches)
         logger.info("patches of phantom %d of %d are measured", number + 1, count)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["class", "patches", "measure", "published", "phantoms"])
+    rows = []
     for name, parts in found.items():
         patches = np.concatenate(parts)
         measured = patch_numbers(patches) if len(patches) else {}
         for measure, published in PUBLISHED[name].items():
-            writer.writerow([name, len(patches), measure, published, _rounded(measured.get(measure))])
-    unfinished = target.with_name(f"unfinished_{target.name}")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished.write_text(text.getvalue(), encoding="utf-8")
-    unfinished.replace(target)
+            values = (name, len(patches), measure, published, _rounded(measured.get(measure)))
+            rows.append(dict(zip(COLUMNS, values, strict=True)))
+    write_rows(target, rows, COLUMNS)
     return target
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from ..bundle.errors import BadInput
 from ..datasets.dicom_writer import needs_pydicom
+from ..files import whole, write_json
 from .fields import Draws
 from .film_dicom_file import write_film
 from .pneumothorax import draw_kind
@@ -70,7 +71,7 @@ def write_films(
         ) as pool:
             _log_progress(pool.map(write, patients), count)
     path = folder / "datalist.json"
-    _replace_text(path, json.dumps(read_datalist(folder, count), indent=1) + "\n")
+    write_json(path, read_datalist(folder, count))
     return path
 
 
@@ -138,10 +139,9 @@ def _write_film(folder: Path, seed: int, size: int, output_ext: str, patient: Fi
     if output_ext == ".png":
         _save_png(folder / image, np.round(film * 255).astype(np.uint8))
     else:
-        unfinished = folder / "images" / f"unfinished_film_{index:05d}.dcm"
-        write_film(unfinished, film, facts["patient"], view, float(facts["pixel_mm"]), photometric)
-        unfinished.replace(folder / image)
-    _replace_text(_facts_path(folder, index), json.dumps(facts) + "\n")
+        with whole(folder / image) as unfinished:
+            write_film(unfinished, film, facts["patient"], view, float(facts["pixel_mm"]), photometric)
+    write_json(_facts_path(folder, index), facts)
 
 
 def _facts_path(folder: Path, index: int) -> Path:
@@ -149,15 +149,8 @@ def _facts_path(folder: Path, index: int) -> Path:
 
 
 def _save_png(path: Path, grey: np.ndarray) -> None:
-    unfinished = path.with_name(f"unfinished_{path.name}")
-    Image.fromarray(grey).save(unfinished)
-    unfinished.replace(path)
-
-
-def _replace_text(path: Path, text: str) -> None:
-    unfinished = path.with_name(f"unfinished_{path.name}")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+    with whole(path) as unfinished:
+        Image.fromarray(grey).save(unfinished)
 
 
 def _log_progress(written: Iterable[tuple[int, int]], count: int) -> None:

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from ..bundle.errors import BadInput, innermost_reason
 from ..datasets.scans import find_scans
+from ..files import whole
 from ..handlers.overlay import PLANES, canonical_pair, coloured, enlarged, font, fullest_slice, sheet, view, windowed
 from ..transforms.lungs import lungs_from_ct
 from ..transforms.reading import read_ct, to_hu
@@ -84,10 +85,8 @@ def write_gallery(picture: str | Path, seed: int = 0, count: int = 4, scans: str
             logger.warning("%s is left out: %s", item["scan"], innermost_reason(error))
             continue
         logger.info("%s is drawn", item["scan"])
-    unfinished = target.with_name(f"unfinished_{target.name}")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    sheet(rows, "", LEGEND).save(unfinished, format="PNG")
-    unfinished.replace(target)
+    with whole(target) as unfinished:
+        sheet(rows, "", LEGEND).save(unfinished, format="PNG")
     return target
 
 

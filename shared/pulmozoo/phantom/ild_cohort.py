@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import torch
 
+from ..files import whole
 from .annotation import draw_annotation
 from .exam import Exam
 from .fields import Draws
@@ -45,14 +46,12 @@ def high_resolution(exam: Exam, draws: Draws) -> Exam:
 
 def write_annotations(folder: Path, subjects: Sequence[str]) -> None:
     """Write ``annotations/<id>.nii.gz`` of the full label maps on disk, on their grids; files already there stay."""
-    (folder / ANNOTATIONS).mkdir(exist_ok=True)
     for subject in subjects:
         path = folder / ANNOTATIONS / f"{subject}.nii.gz"
         if not path.exists():
             full = nib.Nifti1Image.from_filename(folder / ILDPatterns.name / path.name)
-            unfinished = path.with_name(f"unfinished_{path.name}")
-            nib.save(annotated(full, Draws(zlib.crc32(subject.encode()))), unfinished)
-            unfinished.replace(path)
+            with whole(path) as unfinished:
+                nib.save(annotated(full, Draws(zlib.crc32(subject.encode()))), unfinished)
 
 
 def annotated(full: nib.Nifti1Image, draws: Draws) -> nib.Nifti1Image:

@@ -3,8 +3,6 @@
 Noise power follows ICRU Report 87 (2012): ensemble mean of the squared Fourier transform of detrended patches.
 """
 
-import csv
-import io
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from scipy.stats import wasserstein_distance
 
 from ..bundle.errors import BadInput, innermost_reason
 from ..datasets.scans import find_scans
+from ..files import write_rows, write_text
 from ..transforms.lungs import RIGHT, lungs_from_ct
 from ..transforms.reading import read_ct, to_hu
 from .chest import thorax
@@ -381,9 +380,9 @@ def write_realism(output_dir: str | Path, scans: str | Path, count: int = 20, se
     patch_rows = compare_patches(normal_lung(count, seed))
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    _replace_text(folder / "realism.csv", _csv(rows))
-    _replace_text(folder / "patches.csv", _csv(patch_rows))
-    _replace_text(folder / "realism.md", markdown(rows, patch_rows, count))
+    write_rows(folder / "realism.csv", rows, rows[0])
+    write_rows(folder / "patches.csv", patch_rows, patch_rows[0])
+    write_text(folder / "realism.md", markdown(rows, patch_rows, count))
     return folder / "realism.md"
 
 
@@ -437,17 +436,3 @@ def _cell(value: str | float) -> str:
     if isinstance(value, str):
         return value
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
-
-
-def _csv(rows: Sequence[Mapping[str, str | float]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def _replace_text(path: Path, text: str) -> None:
-    unfinished = path.with_name(f"unfinished_{path.name}")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)

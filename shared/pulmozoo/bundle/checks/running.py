@@ -11,9 +11,9 @@ from pathlib import Path
 import nibabel as nib
 from PIL import Image
 
+from ...files import write_json
 from ...phantom import thorax
 from ...phantom.radiograph import radiograph
-from ..adopt import write_json
 from ..errors import innermost_reason
 from ..pack import PACKAGE, import_closure
 from .candidate import Candidate
