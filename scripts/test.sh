@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Run the whole test suite, two test files at a time: bash scripts/test.sh [--e2e] [options of pytest]
-# --e2e runs, instead, the tests that start a MONAI Label server (an environment of 3 GB, made at the first time).
+# --e2e runs, instead, the tests that need an environment of their own, made at the first time: a MONAI Label server
+# (3 GB), an MLflow server (0.5 GB), and a stranger's, who has the packed bundles only (1.2 GB).
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)

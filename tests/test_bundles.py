@@ -154,6 +154,14 @@ def test_a_killed_training_goes_on_where_it_stopped(bundle, small_copy_of, train
     assert second["optimizer"]["param_groups"] == straight["optimizer"]["param_groups"]
 
 
+def test_a_training_is_tracked_by_one_option(bundle, small_copy_of, training_data, tmp_path, monkeypatch):
+    pytest.importorskip("tensorboard", reason="needs tensorboard")
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    run_configs([small_copy_of(bundle) / "configs" / "train.json"], training_data, tmp_path, tracking="tensorboard")
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    assert b"learning_rate" in events.read_bytes()
+
+
 @pytest.mark.parametrize(
     "overlay",
     [path for bundle in BUNDLES for path in configs_of(bundle) if path.name not in (*COMPLETE_CONFIGS, TOGETHER)],

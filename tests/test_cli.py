@@ -108,6 +108,24 @@ def test_run_shows_what_was_done_although_a_scan_failed(pulmozoo, small_bundle, 
     assert "left upper lobe" in ended.printed
 
 
+def test_yardstick_runs_the_bundle_on_changed_scans_and_measures(pulmozoo, small_bundle, chest_ct, tmp_path):
+    (tmp_path / "IN").mkdir()
+    shutil.copy(chest_ct, tmp_path / "IN" / "a.nii.gz")
+    (tmp_path / "IN" / "b.nii.gz").write_bytes(b"no image")
+    ended = pulmozoo("yardstick", tmp_path / "IN", tmp_path / "OUT", "--bundle", small_bundle, "--device", "cpu")
+    assert ended.code == 3
+    a, b = json.loads((tmp_path / "OUT" / "yardstick.json").read_text())
+    assert a["weights_sha256"] == sha256(small_bundle / "models" / "model.pt")
+    assert a["flipped_mean_dice"] == 1
+    assert 0 < a["resampled_least_dice"] < 1
+    assert not a["fissures_measurable"]
+    assert b["status"] == "failed"
+    again = pulmozoo("yardstick", tmp_path / "IN", tmp_path / "AGAIN", "--results", tmp_path / "OUT/lobes/as_is")
+    assert f"a: measured\nb: {tmp_path / 'IN' / 'b.nii.gz'}" in again.printed
+    (row, _) = json.loads((tmp_path / "AGAIN" / "yardstick.json").read_text())
+    assert row == {name: value for name, value in a.items() if not name.startswith(("noise", "resampled", "flipped"))}
+
+
 def test_run_of_an_unknown_bundle(pulmozoo, chest_ct, tmp_path):
     ended = pulmozoo("run", "lobs", chest_ct, tmp_path / "OUT")
     assert ended.code == 1

@@ -10,14 +10,19 @@ from monai.bundle import run as run_bundle
 
 from .bundle.adopt import adopt as adopt_checkpoint
 from .bundle.checks.verify import print_checks
+from .bundle.cross_validate import cross_validate as run_folds
+from .bundle.cross_validate import draw_curve, of_values, of_variants
 from .bundle.errors import BadInput, innermost_reason
+from .bundle.export import export_network, seconds_beside
 from .bundle.pack import pack as pack_bundle
 from .bundle.publish import publish as publish_bundle
 from .bundle.run import SOME_FAILED
 from .bundle.show import print_results
 from .bundle.weights_file import read_metadata
 from .datasets.prepare import prepare_data
+from .metrics.changed_scans import AS_IS, write_changed
 from .metrics.compare import compare_scores
+from .metrics.lobe_yardstick import write_yardstick
 from .phantom.cohort import write_cohort
 from .phantom.emphysema_patches import write_patches
 from .phantom.film_cohort import write_films
@@ -123,10 +128,12 @@ def prepare(bundle: str, data_dir: str, output_dir: str, layout: str, seed: int 
         bundle: short name (lobes, emphysema, paraseptal, ild, pneumothorax).
         data_dir: the data set.
         output_dir: where datalist.json, left_out.csv and masks go, or slices.csv and lungs.
-        layout: lobes: folders (images, labels) or totalsegmentator; pneumothorax: siim (DICOM films, train-rle.csv),
-            folders (images, masks) or nih (films, image-level table); paraseptal: folders (images, labels, maybe lungs)
-            or phantom (a cohort of that disease); emphysema: copdgene (images, maybe lung_masks, a table of scores);
-            ild: folders (images, labels, maybe lungs) or hug (ILD_DB_txtROIs of the HUG database).
+        layout: lobes: folders (images, labels), copdgene (<scan>_lobes beside each CT, a folder a subject),
+            totalsegmentator, luna16 (with the lobes by Tang et al.) or lola11 (no labels: to run, not to score);
+            pneumothorax: siim (DICOM films, train-rle.csv), folders (images, masks) or nih (films, image-level table);
+            paraseptal: folders (images, labels, maybe lungs) or phantom (a cohort of that disease); emphysema: copdgene
+            (images, maybe lung_masks, a table of scores); ild: folders (images, labels, maybe lungs) or hug
+            (ILD_DB_txtROIs of the HUG database).
         seed: of the draw and the split.
         keep_all: take all films, not as many without as with the disease.
     """
@@ -134,7 +141,9 @@ def prepare(bundle: str, data_dir: str, output_dir: str, layout: str, seed: int 
     sys.stdout.write(f"{written}\n")
 
 
-def phantom_gallery(picture: str, seed: int = 0, count: int = 4, scans: str | None = None) -> None:
+def phantom_gallery(
+    picture: str, seed: int = 0, count: int = 4, scans: str | None = None, disease: str | None = None
+) -> None:
     """Draw a page of synthetic chests and their labels, beside real scans where a folder is given.
 
     Args:
@@ -142,8 +151,9 @@ def phantom_gallery(picture: str, seed: int = 0, count: int = 4, scans: str | No
         seed: of the first chest.
         count: chests.
         scans: a CT or a folder of CTs.
+        disease: what the chests have, and show instead of lobes: emphysema, paraseptal or ild.
     """
-    sys.stdout.write(f"{write_gallery(str(picture), seed, count, scans)}\n")
+    sys.stdout.write(f"{write_gallery(str(picture), seed, count, scans, disease)}\n")
 
 
 def phantom_realism(output_dir: str, scans: str, count: int = 20, seed: int = 0) -> None:
@@ -186,6 +196,86 @@ def compare(first: str, second: str, out_dir: str, names: tuple[str, str] = ("fi
         sys.stdout.write(
             f"{row['score']:32} {one:9.4f} {other:9.4f}   p {row['p_bonferroni']:.2g} ({row['scans']} scans)\n"
         )
+
+
+def cross_validate(
+    bundle: str,
+    dataset_dir: str,
+    output_dir: str,
+    variants: Any = "own",
+    vary: str | None = None,
+    values: Any = (),
+    folds: int = 5,
+    seed: int = 0,
+    **options: Any,
+) -> None:
+    """Train and test a bundle once for each fold; the same command goes on where it was stopped.
+
+    Args:
+        bundle: short name (ild), full name or folder of a bundle.
+        dataset_dir: a datalist.json as `pulmozoo prepare` writes it; folds are drawn where its entries have none.
+        output_dir: where cross_validation.csv, figures and a folder a fold go.
+        variants: what to train, as "own,unet,segnet"; own is the bundle without a variant.
+        vary: instead of variants, a key of train.json, such as unlabelled_weight.
+        values: the values of that key, as "0,0.1,0.3".
+        folds: how many.
+        seed: of the draw.
+        options: anything train.json has, the same for all: --max_epochs 20, ...
+    """
+    folder, out = bundle_folder(bundle), Path(str(output_dir)).absolute()
+    if vary is not None and not listed(values):
+        raise BadInput(f'what {vary} is to be is missing: expected such as --values "0,0.1,0.3"')
+    names = [str(name) for name in listed(variants)]
+    settings = of_variants(folder, names, options) if vary is None else of_values(vary, listed(values), options)
+    rows = run_folds(folder, Path(str(dataset_dir)).absolute(), out, settings, folds, seed)
+    if vary is not None:
+        draw_curve(rows, vary, listed(values), out / "curve.png")
+    for row in rows:
+        score = next(key for key in row if f"{key}_sd" in row)
+        sys.stdout.write(f"{row['setting']:32} {score} {row[score]:.3f} (sd {row[f'{score}_sd']:.3f})\n")
+
+
+def listed(option: Any) -> list[Any]:
+    """An option as fire hands it over, one value or several."""
+    return list(option) if isinstance(option, list | tuple) else [option]
+
+
+def yardstick(
+    dataset_dir: str,
+    output_dir: str,
+    bundle: str = "lobes",
+    results: str | None = None,
+    pairs: tuple[str, ...] = (),
+    **options: Any,
+) -> None:
+    """Measure lobes on CTs without labels: lungs, fissures, topology, stability; writes yardstick.csv and .json.
+
+    Args:
+        dataset_dir: a CT or a folder of CTs.
+        output_dir: where the tables go, and in lobes and scans what the bundle made of which changed scans.
+        bundle: the lobe bundle, run on the scans as they are, with noise, resampled and flipped.
+        results: lobes of the scans, such as the output folder of a run; then nothing is run and nothing changed.
+        pairs: ids of scans on one grid that show the same chest, two by two, as "(a, b)".
+        options: anything the bundle's inference.json has.
+    """
+    scans, out = Path(str(dataset_dir)), Path(str(output_dir))
+    if results is not None:
+        found = {AS_IS: Path(str(results))}
+    else:
+        found = {}
+        for change, folder in {AS_IS: scans, **write_changed(scans, out / "scans")}.items():
+            found[change] = out / "lobes" / change
+            try:
+                run(bundle, str(folder), str(found[change]), **options)
+            except SystemExit as stop:
+                if stop.code != SOME_FAILED:
+                    raise
+    rows = write_yardstick(out, scans, found, [str(scan) for scan in pairs])
+    for row in rows:
+        sys.stdout.write(f"{row['scan']}: {row['reason'] or 'measured'}\n")
+    sys.stdout.write(f"{out / 'yardstick.csv'}\n")
+    if any(row["status"] == "failed" for row in rows):
+        raise SystemExit(SOME_FAILED)
 
 
 def adopt(
@@ -239,11 +329,11 @@ def pack(bundle: str, out_dir: str = "dist") -> None:
 
 
 def publish(bundle: str, target: str, github: str | None = None, private: bool = True, dry_run: bool = False) -> None:
-    """Pack a bundle and send it to where monai.bundle.download finds it.
+    """Pack a bundle and send it to where others find it, with the command that fetches it.
 
     Args:
         bundle: short name (lobes), full name or folder of a bundle.
-        target: hf://OWNER/REPOSITORY, or a folder for a web server or a GitHub release.
+        target: hf://OWNER/REPOSITORY, models:/NAME (MLflow), or a folder for a web server or a GitHub release.
         github: OWNER/REPOSITORY/TAG of the release that the folder is meant for.
         private: whether a repository that is made on the Hub is a private one.
         dry_run: say what would be sent, send nothing.
@@ -252,6 +342,26 @@ def publish(bundle: str, target: str, github: str | None = None, private: bool =
         bundle_folder(bundle), str(target), github=github, private=is_true(private), dry_run=is_true(dry_run)
     )
     sys.stdout.write(f"{said}\n")
+
+
+def export(bundle: str, target: str, preset: str | None = None, time_at: tuple[int, ...] | None = None) -> None:
+    """Write a bundle's network as TorchScript or ONNX, after a comparison with the network.
+
+    Args:
+        bundle: short name (lobes), full name or folder of a bundle.
+        target: the file, ending in .ts for TorchScript or .onnx for ONNX.
+        preset: that of the weights; released takes the copy that `pulmozoo import-weights` made.
+        time_at: shape of an input, as "(1, 1, 48, 64, 80)", to time the file at beside PyTorch.
+    """
+    folder = bundle_to_run(bundle_folder(bundle), preset)
+    done = export_network(folder, Path(str(target)), preset)
+    sys.stdout.write(
+        f"{done.path}: at most {done.difference:.1e} from the network, whose answers span {done.answer_range:.3g}, "
+        f"at {' and '.join(map(str, done.shapes))}\n"
+    )
+    if time_at is not None:
+        ours, theirs = seconds_beside(folder, done.path, preset, time_at)
+        sys.stdout.write(f"{time_at} in float32: {theirs:.3f} s, PyTorch {ours:.3f} s\n")
 
 
 def is_true(option: object) -> bool:
@@ -281,9 +391,12 @@ COMMANDS = {
     "prepare": prepare,
     "import-weights": import_weights,
     "compare": compare,
+    "yardstick": yardstick,
+    "cross-validate": cross_validate,
     "adopt": adopt,
     "pack": pack,
     "publish": publish,
+    "export": export,
     "verify": verify,
 }
 

@@ -1,13 +1,10 @@
 """Bundles that go to servers on this machine and come back by ``monai.bundle.download``."""
 
-import functools
-import http.server
 import json
 import os
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +14,7 @@ from monai.bundle import scripts as monai_scripts
 
 from conftest import write_json
 from local_hub import TOKEN, LocalHub, local_hub
+from local_web import local_web
 from pulmozoo.bundle.errors import BadInput
 from pulmozoo.bundle.pack import pack, unpack
 from pulmozoo.bundle.publish import publish
@@ -100,18 +98,8 @@ def web(tmp_path) -> Iterator[tuple[Path, str]]:
     """A folder and the address of a web server that shows it."""
     folder = tmp_path / "web"
     folder.mkdir()
-    handler = functools.partial(QuietHandler, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield folder, f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
-
-
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args: object) -> None:
-        """Silent."""
+    with local_web(folder) as address:
+        yield folder, address
 
 
 def test_round_trip_by_a_web_server(web, small_bundle, tmp_path):

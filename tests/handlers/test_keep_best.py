@@ -93,3 +93,23 @@ def test_small_gains_are_kept_but_do_not_prolong_a_training(tmp_path, least_gain
 
 def kept_score(path: Path) -> float:
     return float(torch.load(path, weights_only=True)["score"])
+
+
+@pytest.mark.parametrize(
+    ("patience", "start", "last", "best"), [(1, 0, 4, 2), (2, 0, 4, 2), (3, 0, 6, 2), (1, 3, 6, 4)], ids=str
+)
+def test_only_epochs_that_validated_count(tmp_path, patience, start, last, best):
+    """A validation every second epoch; the table keeps its scores until the next. Epochs up to ``start`` do not count:
+    stage 2 of the lobes' network has not learnt anything then."""
+    network, table = nn.Linear(1, 1), ScoreTable(tmp_path / "scores.csv")
+    scores = {2: 0.5, 4: 0.4, 6: 0.3, 8: 0.2}
+
+    def step(engine: Engine, batch: int) -> None:
+        if engine.state.epoch in scores:
+            table.rows = [{"scan": "a", "dice": scores[engine.state.epoch]}]
+
+    trainer = Engine(step)
+    KeepBest(tmp_path / "best.pt", network, table, "dice", patience, interval=2, start=start).attach(trainer)
+    trainer.run([0], max_epochs=8)
+    assert trainer.state.epoch == last
+    assert torch.load(tmp_path / "best.pt", weights_only=True)["epoch"] == best

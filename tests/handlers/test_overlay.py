@@ -1,3 +1,4 @@
+from itertools import pairwise
 from pathlib import Path
 
 import nibabel as nib
@@ -7,7 +8,7 @@ import torch
 from monai.data import MetaTensor
 from PIL import Image
 
-from pulmozoo.handlers.overlay import PALETTE, overlay_png
+from pulmozoo.handlers.overlay import PALETTE, overlay_png, truth_and_prediction
 
 NAMES = {1: "left lung", 2: "right lung"}
 AFFINE = np.diag([3.0, 2.0, 5.0, 1.0])  # x to the right, y to the front, z up
@@ -130,3 +131,21 @@ def test_different_grids_are_named(tmp_path, scan):
         overlay_png(tensor(ct), tensor(labels[1:]), tmp_path / "x.png", NAMES)
     with pytest.raises(ValueError, match="affines differ"):
         overlay_png(tensor(ct), tensor(labels, np.eye(4)), tmp_path / "x.png", NAMES)
+
+
+def test_truth_is_above_the_prediction_where_they_differ_most(tmp_path, scan):
+    """Truth and prediction agree but for a block of label 1, which only the truth has."""
+    ct, prediction = scan
+    truth = prediction.copy()
+    truth[25:35, 15:20, 1:4] = 1
+    sheet = truth_and_prediction(*map(tensor, (ct, truth, prediction)), "a scan", NAMES)
+    assert sheet.size == (480 + 320 + 267 + 4 * 8, 24 + 3 * 408 + 24)
+    pixels = np.asarray(sheet)
+    ends = (24, 432, 840, 1248)
+    above, middle, below = (pixels[top:bottom] for top, bottom in pairwise(ends))
+    assert len(pixels_of(above, 1)) == 0
+    axial = slice(0, 490)  # at z 1 to 3 the prediction is empty
+    assert len(pixels_of(middle[:, axial], 1)) > 300
+    assert len(pixels_of(below[:, axial], 1)) == len(pixels_of(below[:, axial], 2)) == 0
+    assert len(pixels_of(middle, 2)) > 300
+    assert len(pixels_of(below, 2)) > 300

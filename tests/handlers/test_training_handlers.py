@@ -1,6 +1,10 @@
 import logging
+import multiprocessing
+import random
 import re
+import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -102,6 +106,53 @@ def test_resumed_training_ends_as_one_that_never_stopped(tmp_path):
         assert torch.equal(ours, expected)
 
 
+def train_and_tell(path: Path, epochs: int, told: Connection) -> None:
+    """Train until killed; say which epoch starts."""
+    training = Training(path, max_epochs=epochs)
+
+    def tell(engine: Engine) -> None:
+        told.send(engine.state.epoch)
+        time.sleep(0.002)
+
+    training.trainer.add_event_handler(Events.EPOCH_STARTED, tell)
+    training.run()
+
+
+def test_kills_at_random_moments_lose_at_most_an_epoch(tmp_path):
+    """A process that is ended by SIGKILL again and again, in an epoch or in saving it, ends as if it never had been."""
+    path, epochs = tmp_path / "last.pt", 120
+    moments, fork = random.Random(4), multiprocessing.get_context("fork")
+    started, kills = 0, 0
+    while started < epochs:
+        told, teller = fork.Pipe(duplex=False)
+        process = fork.Process(target=train_and_tell, args=(path, epochs, teller))
+        process.start()
+        teller.close()
+        first = told.recv()
+        assert first in (started, started + 1), "more than the epoch that ran was lost"
+        time.sleep(moments.uniform(0, 0.3))
+        process.kill()
+        process.join()
+        kills += process.exitcode != 0
+        started = max([first, *rest_of(told)])
+        saved = torch.load(path, weights_only=True)["epoch"] if path.exists() else 0
+        assert saved >= started - 1
+    assert kills > 1
+    resumed, whole = Training(path, epochs).run(), Training(None, epochs).run()
+    for ours, expected in zip(resumed.network.parameters(), whole.network.parameters(), strict=True):
+        assert torch.equal(ours, expected)
+
+
+def rest_of(told: Connection) -> list[int]:
+    """What is left in a pipe whose other end is closed."""
+    found = []
+    try:
+        while True:
+            found.append(told.recv())
+    except EOFError:
+        return found
+
+
 def test_finished_training_has_nothing_to_do(tmp_path):
     finished = Training(tmp_path / "last.pt").run()
     again = Training(tmp_path / "last.pt").run()
@@ -117,15 +168,17 @@ def test_one_whole_file_without_code_in_it(tmp_path):
     assert torch.equal(state["network"]["weight"], training.network.weight)
 
 
-def progress_of(loss: Callable[[Engine], float], every: int = 50) -> None:
+def progress_of(loss: Callable[[Engine], float], every: int = 50) -> Engine:
     trainer = Engine(lambda engine, batch: {"loss": torch.tensor(loss(engine), requires_grad=True)})
     TrainingProgress(every).attach(trainer)
     trainer.run([0, 1, 2, 3, 4], max_epochs=2)
+    return trainer
 
 
 def test_progress_tells_the_mean_loss(caplog):
     with caplog.at_level(logging.INFO, "pulmozoo.handlers.progress"):
-        progress_of(lambda engine: float(engine.state.iteration), every=2)
+        trainer = progress_of(lambda engine: float(engine.state.iteration), every=2)
+    assert trainer.state.metrics == {"loss": 8.0}
     assert [re.sub(r", \d+ s$", "", record.getMessage()) for record in caplog.records] == [
         "epoch 1, step 2: loss 1.5000",
         "epoch 1, step 4: loss 3.5000",

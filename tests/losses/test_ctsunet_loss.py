@@ -3,7 +3,7 @@ import torch
 from monai.losses import GeneralizedDiceLoss
 from torch import Tensor
 
-from pulmozoo.losses.ctsunet import CTSULoss, border_map
+from pulmozoo.losses.ctsunet import CTSULoss, border_map, hardest_cross_entropy
 
 SHAPE = (8, 10, 12)
 
@@ -47,6 +47,28 @@ def test_lobe_term_by_hand():
 def test_border_term_by_hand():  # one class: 1 - 2 (0.8 + 0.6) / (1.7 + 2), whatever the weight
     border = CTSULoss(smooth=0.0).border
     assert border(GUESS[:, :1].logit(), TRUTH[:, :1]).item() == pytest.approx(1 - 2.8 / 3.7, abs=1e-6)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.3, 0.9986), (0.5, 0.7459), (1.0, 0.4151), (0.01, 1.6094)], ids=str)
+def test_hardest_cross_entropy_by_hand(share, expected):
+    """Ten voxels whose label has the probabilities .2 .5 .5 .6 .8 .9 .9 .9 .9 1: the three largest costs are -ln .2
+    = 1.6094 and twice -ln .5 = 0.6931; then come 0.5108, 0.2231, four of 0.1054 and 0."""
+    right = torch.tensor([0.9, 0.5, 1.0, 0.2, 0.9, 0.6, 0.9, 0.5, 0.8, 0.9])
+    label = torch.tensor([0, 1, 0, 0, 1, 1, 0, 1, 0, 0])
+    guess = torch.where(label == 0, right, 1 - right)
+    logits = torch.stack([guess, 1 - guess]).clamp(min=1e-20).log().reshape(1, 2, 1, 2, 5)
+    loss = hardest_cross_entropy(logits, label.reshape(1, 1, 1, 2, 5), share)
+    assert loss.item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_only_the_hardest_voxels_are_learnt_from():
+    logits = torch.zeros(1, 6, 1, 2, 5)
+    logits[:, 0, :, 1] = 3
+    logits.requires_grad_()
+    hardest_cross_entropy(logits, torch.zeros(1, 1, 1, 2, 5), share=0.3).backward()
+    learnt = logits.grad.any(dim=1)
+    assert learnt[0, 0, 0].sum() == 3
+    assert not learnt[0, 0, 1].any()
 
 
 def test_border_is_two_voxels_thick():
@@ -118,6 +140,10 @@ def test_both_stages_and_all_terms_are_summed(label):
     dice = loss.lobes(scan[:, :6], label) + loss.border(scan[:, 6:], border_map(label))
     entropy = torch.nn.functional.cross_entropy(scan[:, :6], label[:, 0].long())
     assert first.item() == pytest.approx((dice + 0.5 * entropy).item())
+    hardest = hardest_cross_entropy(scan[:, :6], label, 0.3)
+    second_training = CTSULoss(cross_entropy=1.0, hardest=0.3)({"scan_logits": scan}, label)
+    assert second_training.item() == pytest.approx((dice + hardest).item())
+    assert hardest > entropy
 
 
 def test_scan_without_lobes_has_a_finite_loss():

@@ -46,3 +46,9 @@ def test_dictionary_form_reads_the_spacing_of_the_truth():
         "left_lower_lobe_hd95_mm": None,
         "mean_hd95_mm": 5.0,
     }
+
+
+def test_a_lobe_that_the_view_cuts_off_has_a_distance():
+    truth, found = (torch.zeros(1, 8, 8, 8, dtype=torch.bool) for _ in range(2))
+    truth[:, :4], found[:, :5] = True, True
+    assert hd95_mm(found, truth, (3.0, 3.0, 3.0)) == pytest.approx(3.0)

@@ -1,5 +1,7 @@
 """The gallery: a row a chest, of one scale, with the labels in colour."""
 
+import json
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -8,9 +10,20 @@ from monai.data import MetaTensor
 from PIL import Image
 
 from pulmozoo.bundle.errors import BadInput
+from pulmozoo.cli import bundle_folder
 from pulmozoo.handlers.overlay import PALETTE
-from pulmozoo.phantom import gallery
-from pulmozoo.phantom.gallery import COLUMNS, MM_PER_PX, PANEL_PX, Subject, gallery_row, write_gallery
+from pulmozoo.phantom import gallery, thorax
+from pulmozoo.phantom.gallery import (
+    COLUMNS,
+    MM_PER_PX,
+    PANEL_PX,
+    PATTERNS,
+    Subject,
+    gallery_row,
+    ill_subject,
+    legend_of,
+    write_gallery,
+)
 from toy_chest import toy_chest
 
 
@@ -63,6 +76,23 @@ def test_page_has_a_row_for_each_chest_and_each_scan(tmp_path, caplog):
     for part, labels in ((first, (1, 2, 3, 4)), (second, (8, 9))):
         assert all((part == PALETTE[label - 1]).all(axis=-1).sum() > 50 for label in labels)
     assert not (first == PALETTE[7]).all(axis=-1).any()
+
+
+@pytest.mark.parametrize(("disease", "classes"), [("emphysema", 2), ("ild", 6)])
+def test_ill_chests_show_their_disease_and_its_names(disease, classes, monkeypatch):
+    monkeypatch.setattr(gallery, "thorax", thorax)
+    monkeypatch.setattr(gallery, "GRID", ((44, 36, 40), (8.0, 7.5, 7.0)))
+    subject = next(chest for chest in map(ill_subject, range(9), [disease] * 9) if chest.labels.max() == classes)
+    assert subject.name.startswith(f"{disease}, seed ")
+    assert set(subject.labels.unique().tolist()) <= set(range(classes + 1))
+    names = legend_of(disease)
+    assert sorted(names)[:classes] == list(range(1, classes + 1))
+    assert names[1] == {"emphysema": "paraseptal", "ild": "healthy"}[disease]
+
+
+def test_patterns_are_named_as_in_their_bundle():
+    names = json.loads((bundle_folder("ild") / "configs" / "inference.json").read_text(encoding="utf-8"))["label_names"]
+    assert list(names.values()) == ["background", *PATTERNS]
 
 
 def test_bad_input_is_named(tmp_path):

@@ -37,7 +37,7 @@ def at_neighbours(features: Tensor, neighbours: Tensor) -> Tensor:
     """Features of each voxel's neighbours: ``(B, N, E)`` to ``(B, N, K, E)``."""
     # index_select, since the gradient of plain indexing is several times slower on a CPU
     chosen = features.index_select(1, neighbours.flatten())
-    return chosen.reshape(len(features), *neighbours.shape, features.shape[2])
+    return chosen.reshape(features.shape[0], *neighbours.shape, features.shape[2])
 
 
 def relation(query: Tensor, key: Tensor, neighbours: Tensor) -> Tensor:
@@ -45,8 +45,7 @@ def relation(query: Tensor, key: Tensor, neighbours: Tensor) -> Tensor:
 
     Summed channel by channel: then the last bit, too, is that of the published program.
     """
-    products = query[:, :, None] * at_neighbours(key, neighbours)
-    return sum_in_order(products)
+    return sum_in_order(query[:, :, None] * at_neighbours(key, neighbours))
 
 
 def sum_in_order(terms: Tensor) -> Tensor:

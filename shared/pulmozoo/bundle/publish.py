@@ -1,4 +1,4 @@
-"""Put a packed bundle where ``monai.bundle.download`` finds it: a web server's folder, a GitHub release, the Hub."""
+"""Put a packed bundle where others find it: a web server's folder, a GitHub release, the Hub, an MLflow registry."""
 
 import json
 import os
@@ -8,9 +8,10 @@ from pathlib import Path
 from monai.bundle import push_to_hf_hub
 from monai.utils import optional_import
 
-from .adopt import write_json
+from ..files import whole, write_json
 from .errors import BadInput
 from .pack import pack, unpack
+from .registry import to_registry
 from .weights_file import read_metadata
 
 huggingface_hub, has_hub = optional_import("huggingface_hub")
@@ -27,19 +28,24 @@ def publish(
 
     Args:
         source: the bundle's folder.
-        target: ``hf://<owner>/<repository>`` for the Hugging Face Hub, or a folder for a web server or a release.
+        target: ``hf://<owner>/<repository>`` for the Hugging Face Hub, ``models:/<name>`` for an MLflow registry, or a
+            folder for a web server or a release.
         github: ``<owner>/<repository>/<tag>`` of the GitHub release for which the folder is meant.
         private: whether a repository that is made on the Hub can be seen by its owner only.
         dry_run: pack and look, send nothing.
 
     The Hub is that of ``HF_ENDPOINT``, the token that of ``HF_TOKEN`` or of ``hf auth login``; it is neither written
-    nor shown. Raises BadInput for a bundle that is not fit for release or a version that is published already.
+    nor shown. MLflow reads its own variables (:func:`to_registry`). Raises BadInput for a bundle that is not fit for
+    release or a version that is published already.
     """
     with tempfile.TemporaryDirectory(prefix="publishing_") as folder:
         archive = pack(source, Path(folder))
+        if github is not None and target.startswith(("hf://", "models:/")):
+            raise BadInput("a GitHub release is made from a folder: give a folder as target, or leave out github")
+        if target.startswith("models:/"):
+            bundle = unpack(archive, Path(folder) / "bundle")
+            return to_registry(bundle, target.removeprefix("models:/"), dry_run=dry_run)
         if target.startswith("hf://"):
-            if github is not None:
-                raise BadInput("a GitHub release is made from a folder: give a folder as target, or leave out github")
             return to_hub(archive, target.removeprefix("hf://").strip("/"), private=private, dry_run=dry_run)
         return to_folder(archive, Path(target), github, dry_run=dry_run)
 
@@ -58,12 +64,10 @@ def to_folder(archive: Path, folder: Path, github: str | None, *, dry_run: bool)
     own = json.loads((archive.parent / "model_info.json").read_text(encoding="utf-8"))
     info = folder / "models" / "model_info.json"
     if not dry_run:
-        info.parent.mkdir(parents=True, exist_ok=True)
         known = json.loads(info.read_text(encoding="utf-8")) if info.exists() else {}
         known |= {name: {**entry, "source": address} for name, entry in own.items()}
-        unfinished = released.with_suffix(".unfinished")
-        unfinished.write_bytes(archive.read_bytes())
-        os.replace(unfinished, released)
+        with whole(released) as unfinished:
+            unfinished.write_bytes(archive.read_bytes())
         write_json(info, dict(sorted(known.items())))
     name, version = archive.stem.split("_v")
     lines = [f"{would(dry_run)} {released} ({mib(archive)}) and {info}"]

@@ -4,8 +4,9 @@ Column names: Xie et al., Scientific Reports 2023, https://doi.org/10.1038/s4159
 """
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from ..bundle.errors import BadInput
 from ..metrics.emphysema_scores import CLE, PSE, Scale
@@ -19,6 +20,7 @@ LAYOUTS = ("copdgene",)
 SPLITS = {"validation": 0.1, "test": 0.1}  # the rest is for training
 
 Entry = dict[str, str | int]
+T = TypeVar("T")
 
 
 def prepare_scored(data_dir: Path, output_dir: Path, layout: str = LAYOUTS[0], seed: int = 0) -> Path:
@@ -83,10 +85,10 @@ def masks_in(folder: Path) -> dict[str, str]:
     return {mask["scan"].split("__")[-1]: str(Path(mask["image"]).absolute()) for mask in find_scans(folder)}
 
 
-def split(entries: list[Entry], seed: int) -> dict[str, list[Entry]]:
-    """Entries as ``training``, ``validation`` and ``test``, drawn at random."""
+def split(entries: Sequence[T], seed: int) -> dict[str, list[T]]:
+    """Entries, or whatever is to stay together, as ``training``, ``validation`` and ``test``, drawn at random."""
     drawn = random.Random(seed).sample(entries, len(entries))
-    parts: dict[str, list[Entry]] = {}
+    parts: dict[str, list[T]] = {}
     for name, share in SPLITS.items():
         count = round(share * len(entries))
         parts[name], drawn = drawn[:count], drawn[count:]

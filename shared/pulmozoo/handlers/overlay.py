@@ -56,20 +56,49 @@ def overlay_png(
     Raises ValueError if the two are not on one grid.
     """
     image, marks, spacing_mm = canonical_pair(ct_hu, labels)
-    centers = [fullest_slice(marks, axis) for axis in range(3)]
-    plain, tinted, seen = [], [], set(label_names)
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    three_planes(image, [marks], spacing_mm, marks, title_of(ct_hu), label_names).save(target, format="PNG")
+
+
+def truth_and_prediction(
+    ct_hu: MetaTensor, truth: MetaTensor, prediction: MetaTensor, title: str, label_names: Mapping[int, str]
+) -> Image.Image:
+    """A picture as :func:`overlay_png` draws it, of two label maps, in the slices in which they differ most.
+
+    The CT is above, the truth on it in the middle, the prediction below.
+    """
+    image, true, spacing_mm = canonical_pair(ct_hu, truth)
+    _, predicted, _ = canonical_pair(ct_hu, prediction)
+    return three_planes(image, [true, predicted], spacing_mm, true != predicted, title, label_names)
+
+
+def three_planes(
+    image: np.ndarray,
+    maps: Sequence[np.ndarray],
+    spacing_mm: np.ndarray,
+    shown: np.ndarray,
+    title: str,
+    label_names: Mapping[int, str],
+) -> Image.Image:
+    """A slice in each direction of what :func:`canonical_pair` gives: the CT above, each label map on it below.
+
+    The slices are those in which most voxels of ``shown`` are not 0.
+    """
+    centers = [fullest_slice(shown, axis) for axis in range(3)]
+    rows: list[list[Image.Image]] = [[] for _ in range(len(maps) + 1)]
+    seen = set(label_names)
     for plane, axes in PLANES.items():
         through = 3 - sum(axes)
         size = panel_size([image.shape[a] * spacing_mm[a] for a in axes])
         grey = windowed(view(image, through, centers[through]), size)
-        slice_labels = enlarged(view(marks, through, centers[through]), size)
-        seen.update(_labels_in(slice_labels))
-        plain.append(marked(grey, plane))
-        tinted.append(marked(coloured(grey, slice_labels), plane))
+        rows[0].append(marked(grey, plane))
+        for row, marks in zip(rows[1:], maps, strict=True):
+            slice_labels = enlarged(view(marks, through, centers[through]), size)
+            seen.update(_labels_in(slice_labels))
+            row.append(marked(coloured(grey, slice_labels), plane))
     legend = {value: label_names.get(value, str(value)) for value in sorted(seen - {0})}
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    sheet([plain, tinted], title_of(ct_hu), legend).save(target, format="PNG")
+    return sheet(rows, title, legend)
 
 
 def canonical_pair(ct_hu: MetaTensor, labels: MetaTensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

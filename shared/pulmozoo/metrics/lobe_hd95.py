@@ -6,6 +6,7 @@ from typing import Any
 from monai.metrics import compute_hausdorff_distance
 from monai.transforms import Transform, generate_spatial_bounding_box
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def hd95_mm(prediction: Tensor, truth: Tensor, spacing_mm: Sequence[float]) -> float | None:
@@ -15,11 +16,11 @@ def hd95_mm(prediction: Tensor, truth: Tensor, spacing_mm: Sequence[float]) -> f
     """
     if not (prediction.any() and truth.any()):
         return None
-    start, end = generate_spatial_bounding_box(prediction | truth, margin=1)
+    start, end = generate_spatial_bounding_box(prediction | truth)
     window = (slice(None), *(slice(low, high) for low, high in zip(start, end, strict=True)))
+    # a voxel around: where a mask ends at the edge of the volume MONAI finds no surface, and no distance
     distance = compute_hausdorff_distance(
-        prediction[window][None].float(),
-        truth[window][None].float(),
+        *(F.pad(mask[window][None].float(), (1,) * 6) for mask in (prediction, truth)),
         include_background=True,
         percentile=95,
         spacing=list(spacing_mm),

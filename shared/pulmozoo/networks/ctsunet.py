@@ -50,9 +50,14 @@ def check_scan_shape(shape: Sequence[int]) -> None:
         raise ValueError(f"scan sizes must be divisible by 16, got {tuple(shape)}: pad to {fitting}")
 
 
+def as_tensor(size: int, device: torch.device) -> Tensor:
+    """A size in float32: ONNX cannot multiply or divide by one that is open."""
+    return torch.full((), size, dtype=torch.float32, device=device)
+
+
 def scan_positions(bridge_shape: Sequence[int], device: torch.device) -> Tensor:
     """Places of stage-1 bridge voxels in the scan, -0.5 to 0.5 on each axis: ``(1, 3, d, h, w)``."""
-    axes = [torch.arange(n, device=device) / max(n - 1, 1) - 0.5 for n in bridge_shape]
+    axes = [torch.arange(n, device=device) / as_tensor(n - 1, device).clamp(min=1) - 0.5 for n in bridge_shape]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))[None]
 
 
@@ -62,12 +67,14 @@ def patch_positions(
     """Places of stage-2 bridge voxels in the padded scan: ``(B, 3, d, h, w)``; ``start`` is ``(B, 3)`` in voxels."""
     centres = []
     for axis in range(3):
-        bridge, patch = bridge_shape[axis], patch_shape[axis]
-        growth = (patch - FIELD_OF_VIEW) / max(bridge - 1, 1)
-        index = torch.arange(bridge, device=start.device) * growth + FIELD_OF_VIEW / 2
-        centres.append((index + start[:, axis, None]) / (padded_scan_shape[axis] - 1) - 0.5)
+        bridge, patch, scan = (
+            as_tensor(shape[axis], start.device) for shape in (bridge_shape, patch_shape, padded_scan_shape)
+        )
+        growth = (patch - FIELD_OF_VIEW) / (bridge - 1).clamp(min=1)
+        index = torch.arange(bridge_shape[axis], device=start.device) * growth + FIELD_OF_VIEW / 2
+        centres.append((index + start[:, axis, None]) / (scan - 1) - 0.5)
     z, y, x = centres
-    shape = (len(start), *bridge_shape)
+    shape = (start.shape[0], *bridge_shape)
     return torch.stack(
         [
             z[:, :, None, None].expand(shape),
@@ -239,7 +246,7 @@ class CTSUNet(nn.Module):
         positions = partial(
             patch_positions,
             patch_shape=patch_shape,
-            start=starts.expand(len(levels[-1]), 3),
+            start=starts.expand(levels[-1].shape[0], 3),
             padded_scan_shape=padded_scan_shape,
         )
         return self.patch_unet.from_levels(levels, positions)

@@ -16,6 +16,9 @@ from ..handlers.overlay import PLANES, canonical_pair, coloured, enlarged, font,
 from ..transforms.lungs import lungs_from_ct
 from ..transforms.reading import read_ct, to_hu
 from .chest import thorax
+from .cohort import DISEASES
+from .diseases import disease_cohort, disease_names
+from .fields import Draws
 
 GRID = (264, 212, 216), (1.4, 1.4, 1.5)
 LUNG_HU, SOFT_HU = (-1350.0, 150.0), (-160.0, 240.0)
@@ -44,6 +47,8 @@ LEGEND = {
     LEFT_LUNG + 1: "right lung (real, classical)",
 }
 
+PATTERNS = ("healthy", "ground glass", "micronodules", "consolidation", "reticulation", "honeycombing")
+
 logger = logging.getLogger(__name__)
 
 
@@ -56,17 +61,24 @@ class Subject:
     labels: MetaTensor
 
 
-def write_gallery(picture: str | Path, seed: int = 0, count: int = 4, scans: str | Path | None = None) -> Path:
+def write_gallery(
+    picture: str | Path,
+    seed: int = 0,
+    count: int = 4,
+    scans: str | Path | None = None,
+    disease: str | None = None,
+) -> Path:
     """Draw ``count`` phantoms, and below them the scans of a folder where one is given; returns the picture's path.
 
-    Phantoms show lobes, airways and vessels, scans the lungs that are found classically. A file that is no chest CT is
-    left out with a line that says why.
+    Phantoms show lobes, airways and vessels, or their disease; scans the lungs that are found classically. A file that
+    is no chest CT is left out with a line that says why.
 
     Args:
         picture: the PNG; missing folders are made.
         seed: of the first phantom.
         count: phantoms, at least 1.
         scans: one CT or a folder of CTs, as for ``pulmozoo run``.
+        disease: what the phantoms have, as for ``pulmozoo phantom``: the extents that its cohort draws, some of them 0.
     """
     target = Path(picture)
     if target.suffix.lower() != ".png":
@@ -76,7 +88,7 @@ def write_gallery(picture: str | Path, seed: int = 0, count: int = 4, scans: str
     found = [] if scans is None else find_scans(scans)
     rows = []
     for number in range(seed, seed + count):
-        rows.append(gallery_row(phantom_subject(number)))
+        rows.append(gallery_row(phantom_subject(number) if disease is None else ill_subject(number, disease)))
         logger.info("phantom %d of %d is drawn", len(rows), count)
     for item in found:
         try:
@@ -86,7 +98,7 @@ def write_gallery(picture: str | Path, seed: int = 0, count: int = 4, scans: str
             continue
         logger.info("%s is drawn", item["scan"])
     with whole(target) as unfinished:
-        sheet(rows, "", LEGEND).save(unfinished, format="PNG")
+        sheet(rows, "", LEGEND if disease is None else legend_of(disease)).save(unfinished, format="PNG")
     return target
 
 
@@ -98,6 +110,25 @@ def phantom_subject(seed: int) -> Subject:
     labels[phantom["airways"] > 0] = AIRWAY
     ct_hu = to_hu(MetaTensor(phantom["ct_hu"][None], affine=affine))
     return Subject(f"phantom, seed {seed}", ct_hu, MetaTensor(labels[None], affine=affine))
+
+
+def ill_subject(seed: int, disease: str) -> Subject:
+    """A phantom on :data:`GRID` with its disease: the classes of the first label, then those of the next."""
+    painted = disease_cohort(disease).draw(Draws(seed, DISEASES))
+    phantom = thorax(seed, *GRID, diseases=painted)
+    labels = torch.zeros_like(phantom["lobes"])
+    for number, name in enumerate(each.name for each in painted):
+        here = phantom[name] > 0
+        labels[here] = phantom[name][here] + number
+    affine = phantom["affine"]
+    ct_hu = to_hu(MetaTensor(phantom["ct_hu"][None], affine=affine))
+    return Subject(f"{disease}, seed {seed}", ct_hu, MetaTensor(labels[None], affine=affine))
+
+
+def legend_of(disease: str) -> dict[int, str]:
+    """What the colours of :func:`ill_subject` and of real lungs say."""
+    names = PATTERNS if disease == "ild" else disease_names(disease)
+    return dict(enumerate(names, start=1)) | {key: LEGEND[key] for key in (LEFT_LUNG, LEFT_LUNG + 1)}
 
 
 def scan_subject(name: str, path: str | Path) -> Subject:

@@ -1,0 +1,221 @@
+"""Train and test a bundle once for each fold of its data, as it is, with its variants, or with values of one setting.
+
+Source of the figures: Anthimopoulos et al., https://arxiv.org/abs/1803.06167, table II and figures 5 and 6.
+"""
+
+import csv
+import json
+import logging
+import random
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+from monai.bundle import ConfigParser
+from monai.data import load_decathlon_datalist
+from monai.utils import optional_import
+
+from ..files import whole, write_json, write_rows
+from .errors import BadInput
+
+figure, has_matplotlib = optional_import("matplotlib.figure")
+logger = logging.getLogger(__name__)
+
+OWN = "own"  # the bundle without a variant
+SPLITS = ("training", "validation", "test")
+SCORES = "scores.csv"
+CONFUSION = "scores_confusion.csv"
+INCHES = 5.0
+
+Entry = dict[str, Any]
+
+
+class Setting(NamedTuple):
+    """What is trained: its name, the overlays over train.json, and values of keys of the config."""
+
+    name: str
+    overlays: tuple[str, ...] = ()
+    options: Mapping[str, Any] = MappingProxyType({})
+
+
+def cross_validate(
+    bundle: Path, dataset_dir: Path, output_dir: Path, settings: Sequence[Setting], folds: int, seed: int
+) -> list[dict[str, Any]]:
+    """Train and test each setting on each fold; folds that are done already are kept, a training goes on.
+
+    Fold k is tested, fold k + 1 validates, the others train. A folder ``<setting>/fold_<k>`` each holds the datalist,
+    the training and the test's ``scores.csv``; ``cross_validation.csv`` the means, ``<setting>/confusion.png`` the
+    confusion of all folds together where the bundle has one, ``curve.png`` the first score over a setting's values.
+
+    Args:
+        bundle: the bundle's folder.
+        dataset_dir: holds ``datalist.json``. The folds are the ``fold`` of each entry; where entries have none they are
+            drawn at random.
+        output_dir: made if missing.
+        settings: see :func:`of_variants` and :func:`of_values`.
+        folds: how many; of the draw, and of how many there are to be.
+        seed: of the draw.
+
+    Returns the rows of the table: ``setting``, ``parameters``, ``folds``, and of each score its mean over the folds and
+    its standard deviation (``_sd``). Raises BadInput for data without as many folds, or where a run fails.
+    """
+    if not has_matplotlib:
+        raise BadInput("the figures need the eval extra: pip install 'pulmozoo[eval]'")
+    parts = folds_of(dataset_dir, folds, seed)
+    rows = []
+    for setting in settings:
+        for fold in range(folds):
+            folder = output_dir / setting.name / f"fold_{fold}"
+            logger.info("%s, fold %d of %d", setting.name, fold + 1, folds)
+            if not (folder / "test" / SCORES).is_file():
+                write_json(folder / "datalist.json", datalist_of(parts, fold))
+                train_and_test(bundle, folder, setting)
+        tested = [output_dir / setting.name / f"fold_{fold}" / "test" for fold in range(folds)]
+        rows.append(row_of(setting.name, parameters_of(bundle, setting), tested))
+        write_rows(output_dir / "cross_validation.csv", rows, dict.fromkeys(key for row in rows for key in row))
+        if all((folder / CONFUSION).is_file() for folder in tested):
+            names, shares = confusion_of(tested)
+            draw_confusion(names, shares, output_dir / setting.name / "confusion.png")
+    return rows
+
+
+def of_variants(bundle: Path, names: Sequence[str], options: Mapping[str, Any]) -> list[Setting]:
+    """A setting for each variant of the bundle, ``own`` for the bundle without one, each with the same options.
+
+    Raises BadInput for a variant that the bundle does not have.
+    """
+    known = {path.stem: path for path in sorted((bundle / "configs" / "variants").glob("*.json"))}
+    unknown = [name for name in names if name not in (OWN, *known)]
+    if unknown:
+        raise BadInput(f"there is no variant {unknown[0]!r}: choose from {', '.join((OWN, *known))}")
+    return [Setting(name, () if name == OWN else (f"configs/variants/{name}.json",), options) for name in names]
+
+
+def of_values(key: str, values: Sequence[Any], options: Mapping[str, Any]) -> list[Setting]:
+    """A setting for each value of one key of train.json, else with the same options."""
+    return [Setting(f"{key}_{value}", options={**options, key: value}) for value in values]
+
+
+def folds_of(dataset_dir: Path, number: int, seed: int) -> list[list[Entry]]:
+    """Entries of all splits of a datalist by their fold, drawn at random where they have none."""
+    path = dataset_dir / "datalist.json"
+    if not path.is_file():
+        raise BadInput(f"{path} does not exist: expected data as `pulmozoo prepare` or `pulmozoo phantom` writes it")
+    filled = [split for split in SPLITS if json.loads(path.read_text(encoding="utf-8")).get(split)]
+    entries: list[Entry] = []
+    for split in filled:
+        entries += load_decathlon_datalist(str(path), True, split, str(dataset_dir))
+    if any("fold" not in entry for entry in entries):
+        random.Random(seed).shuffle(entries)
+        entries = [{**entry, "fold": index % number} for index, entry in enumerate(entries)]
+    found = sorted({entry["fold"] for entry in entries})
+    if number < 3 or found != list(range(number)):
+        raise BadInput(f"expected {max(number, 3)} folds, 0 to {max(number, 3) - 1}, got {found} in {path}")
+    return [[entry for entry in entries if entry["fold"] == fold] for fold in range(number)]
+
+
+def datalist_of(parts: Sequence[Sequence[Entry]], fold: int) -> dict[str, list[Entry]]:
+    """A MONAI datalist in which a fold is tested and the next one validates."""
+    following = (fold + 1) % len(parts)
+    training = [entry for at, part in enumerate(parts) if at not in (fold, following) for entry in part]
+    return dict(zip(SPLITS, (training, list(parts[following]), list(parts[fold])), strict=True))
+
+
+def train_and_test(bundle: Path, folder: Path, setting: Setting) -> None:
+    """Train on a fold's datalist, then test the best epoch, the last one where none was validated."""
+    configs = ("configs/train.json", *setting.overlays)
+    run(bundle, configs, {**setting.options, "dataset_dir": folder, "output_dir": folder / "train"})
+    best, last = (folder / "train" / name for name in ("best.pt", "last.pt"))
+    checkpoint = str(best if best.is_file() else last)
+    options = {"dataset_dir": folder, "output_dir": folder / "test", "checkpoint": checkpoint}
+    run(bundle, (configs[0], "configs/evaluate.json", *setting.overlays), {**setting.options, **options})
+
+
+def run(bundle: Path, configs: Sequence[str], options: Mapping[str, Any]) -> None:
+    """Run configs of a bundle in a process of their own; raises BadInput if it fails."""
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(list(configs))]
+    for key, value in options.items():
+        command += [f"--{key}", str(value)]
+    ended = subprocess.run(command, cwd=bundle, check=False)
+    if ended.returncode:
+        raise BadInput(f"exit code {ended.returncode} of {' '.join(command)} in {bundle}: it has said why above")
+
+
+def parameters_of(bundle: Path, setting: Setting) -> int:
+    """Trainable parameters of a setting's network."""
+    parser = ConfigParser()
+    parser.read_config([str(bundle / name) for name in ("configs/train.json", *setting.overlays)])
+    for key, value in setting.options.items():
+        parser[key] = value
+    network = parser.get_parsed_content("network_def")
+    return sum(each.numel() for each in network.parameters() if each.requires_grad)
+
+
+def row_of(name: str, parameters: int, tested: Sequence[Path]) -> dict[str, Any]:
+    """Mean and standard deviation over the folds of what each fold's table has in its last row."""
+    means = [last_row(folder / SCORES) for folder in tested]
+    row: dict[str, Any] = {"setting": name, "parameters": parameters, "folds": len(tested)}
+    for score in means[0]:
+        values = [each[score] for each in means if score in each]
+        row |= {score: float(np.mean(values)), f"{score}_sd": float(np.std(values))}
+    return row
+
+
+def last_row(path: Path) -> dict[str, float]:
+    """The numbers of the last row of a table of scores, which is that of all scans."""
+    with path.open(newline="", encoding="utf-8") as file:
+        *_, row = csv.DictReader(file)
+    return dict(numbers_in(row))
+
+
+def numbers_in(row: Mapping[str, str]) -> Iterator[tuple[str, float]]:
+    for key, value in row.items():
+        try:
+            yield key, float(value)
+        except ValueError:
+            continue
+
+
+def confusion_of(tested: Sequence[Path]) -> tuple[list[str], np.ndarray]:
+    """Names of the classes, and the share of each true class that was called so ``(truth, prediction)``, all folds."""
+    tables = []
+    for folder in tested:
+        with (folder / CONFUSION).open(newline="", encoding="utf-8") as file:
+            (_, *names), *rows = csv.reader(file)
+        tables.append([[int(count) for count in row[1:]] for row in rows])
+    counts = np.sum(tables, axis=0)
+    return names, counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+
+
+def draw_confusion(names: Sequence[str], shares: np.ndarray, path: Path) -> None:
+    """A square for each pair of classes with its percent, true classes from top to bottom."""
+    page = figure.Figure(figsize=(INCHES, INCHES))
+    panel = page.subplots()
+    panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    ticks = [name.replace("_", " ") for name in names]
+    panel.set_xticks(range(len(names)), ticks, rotation=45, ha="right")
+    panel.set_yticks(range(len(names)), ticks)
+    panel.set_xlabel("called")
+    panel.set_ylabel("true")
+    for (row, column), share in np.ndenumerate(shares):
+        panel.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color="w" if share > 0.5 else "k")
+    page.tight_layout()
+    with whole(path) as unfinished:
+        page.savefig(unfinished, format="png", dpi=120)
+
+
+def draw_curve(rows: Sequence[Mapping[str, Any]], key: str, values: Sequence[float], path: Path) -> None:
+    """The first score of a table over the values of a setting, with its standard deviation over the folds."""
+    score = next(name for name in rows[0] if f"{name}_sd" in rows[0])
+    page = figure.Figure(figsize=(INCHES, INCHES * 0.7))
+    panel = page.subplots()
+    panel.errorbar(values, [row[score] for row in rows], [row[f"{score}_sd"] for row in rows], marker="o", capsize=3)
+    panel.set_xlabel(key.replace("_", " "))
+    panel.set_ylabel(score.replace("_", " "))
+    page.tight_layout()
+    with whole(path) as unfinished:
+        page.savefig(unfinished, format="png", dpi=120)
