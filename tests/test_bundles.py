@@ -154,10 +154,10 @@ def test_a_killed_training_goes_on_where_it_stopped(bundle, small_copy_of, train
     assert second["optimizer"]["param_groups"] == straight["optimizer"]["param_groups"]
 
 
-def test_a_training_is_tracked_by_one_option(bundle, small_copy_of, training_data, tmp_path, monkeypatch):
+def test_the_curves_of_a_training_by_one_option(bundle, small_copy_of, training_data, tmp_path, monkeypatch):
     pytest.importorskip("tensorboard", reason="needs tensorboard")
     monkeypatch.setattr(sys, "path", sys.path[:])
-    run_configs([small_copy_of(bundle) / "configs" / "train.json"], training_data, tmp_path, tracking="tensorboard")
+    run_configs([small_copy_of(bundle) / "configs" / "train.json"], training_data, tmp_path, curves="tensorboard")
     (events,) = (tmp_path / "tensorboard").iterdir()
     assert b"learning_rate" in events.read_bytes()
 

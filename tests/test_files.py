@@ -1,17 +1,24 @@
 """Files that are there whole or not at all."""
 
+from pathlib import Path
+
 import pytest
 
 from pulmozoo.files import whole, write_rows
+
+
+def write_half(path: Path) -> None:
+    with whole(path) as unfinished:
+        unfinished.write_text("half")
+        raise OSError("disk full")
 
 
 def test_a_file_that_was_there_stays_when_writing_fails(tmp_path):
     path = tmp_path / "new folder" / "scores.csv"
     write_rows(path, [{"a": 1}], ["a"])
     before = path.read_bytes()
-    with pytest.raises(OSError, match="disk full"), whole(path) as unfinished:
-        unfinished.write_text("half")
-        raise OSError("disk full")
+    with pytest.raises(OSError, match="disk full"):
+        write_half(path)
     assert path.read_bytes() == before == b"a\n1\n"
     assert list(path.parent.iterdir()) == [path]
 

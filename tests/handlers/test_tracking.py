@@ -62,11 +62,11 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
         return None, False
 
     monkeypatch.setattr(tracking, "optional_import", nothing)
-    with pytest.raises(BadInput, match="tracking by mlflow needs a package that is missing: pip install mlflow"):
+    with pytest.raises(BadInput, match="curves by mlflow need a package that is missing: pip install mlflow"):
         train("mlflow", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_another_kind_is_refused(tmp_path):
-    with pytest.raises(BadInput, match="no tracking 'wandb': choose one of tensorboard, mlflow, none"):
+    with pytest.raises(BadInput, match="called 'wandb': choose one of tensorboard, mlflow, none"):
         train("wandb", tmp_path)

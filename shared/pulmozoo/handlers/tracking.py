@@ -42,9 +42,11 @@ class Tracking:
         interval: int = 1,
     ) -> None:
         if kind not in PACKAGES:
-            raise BadInput(f"there is no tracking {kind!r}: choose one of {', '.join(PACKAGES)}, none")
+            raise BadInput(
+                f"there is nothing to draw curves called {kind!r}: choose one of {', '.join(PACKAGES)}, none"
+            )
         if not optional_import(PACKAGES[kind])[1]:
-            raise BadInput(f"tracking by {kind} needs a package that is missing: pip install {kind}")
+            raise BadInput(f"curves by {kind} need a package that is missing: pip install {kind}")
         self.kind = kind
         self.folder = Path(folder).absolute()
         self.bundle_root = Path(bundle_root)

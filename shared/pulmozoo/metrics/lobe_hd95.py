@@ -19,8 +19,10 @@ def hd95_mm(prediction: Tensor, truth: Tensor, spacing_mm: Sequence[float]) -> f
     start, end = generate_spatial_bounding_box(prediction | truth)
     window = (slice(None), *(slice(low, high) for low, high in zip(start, end, strict=True)))
     # a voxel around: where a mask ends at the edge of the volume MONAI finds no surface, and no distance
+    found, wanted = (F.pad(mask[window][None].float(), (1,) * 6) for mask in (prediction, truth))
     distance = compute_hausdorff_distance(
-        *(F.pad(mask[window][None].float(), (1,) * 6) for mask in (prediction, truth)),
+        found,
+        wanted,
         include_background=True,
         percentile=95,
         spacing=list(spacing_mm),
