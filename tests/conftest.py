@@ -7,7 +7,6 @@ and a flipped or shifted result shows.
 
 import contextlib
 import io
-import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 
 from pulmozoo.bundle.weights_file import read_metadata, sha256
 from pulmozoo.cli import bundle_folder
+from pulmozoo.files import write_json
 from pulmozoo.networks.ctsunet import LOBE_CLASSES, ContextualUNet, CTSUNet
 from pulmozoo.phantom import thorax
 from pulmozoo.phantom.cohort import write_cohort
@@ -189,10 +189,6 @@ def tilted(degrees: float) -> np.ndarray:
     """Rotation about the left-right axis, as of a patient whose head lies higher: ``(3, 3)``."""
     angle = np.radians(degrees)
     return np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
-
-
-def write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
 
 
 def dice(one: np.ndarray, other: np.ndarray, label: int) -> float:

@@ -18,7 +18,7 @@ from monai.bundle import ConfigWorkflow
 from conftest import BUNDLES, REPOSITORY
 from pulmozoo.bundle.checks.verify import verify
 from pulmozoo.bundle.pack import pack
-from pulmozoo.bundle.weights_file import sha256
+from pulmozoo.bundle.weights_file import read_metadata, sha256
 from pulmozoo.handlers.resume import Resume
 
 COMPLETE_CONFIGS = ("inference.json", "train.json", "import_weights.json")
@@ -152,6 +152,12 @@ def test_a_killed_training_goes_on_where_it_stopped(bundle, small_copy_of, train
     straight = torch.load(tmp_path / "straight" / "last.pt", weights_only=True)
     assert second["scheduler"] == straight["scheduler"]
     assert second["optimizer"]["param_groups"] == straight["optimizer"]["param_groups"]
+
+
+def test_the_readme_has_the_score_of_the_metadata(bundle):
+    lines = (REPOSITORY / "README.md").read_text(encoding="utf-8").splitlines()
+    (row,) = (line for line in lines if line.startswith(f"| [`{bundle.name}`]"))
+    assert any(f" {score:.2f}" in row for score in read_metadata(bundle)["eval_metrics"].values())
 
 
 def test_the_curves_of_a_training_by_one_option(bundle, small_copy_of, training_data, tmp_path, monkeypatch):

@@ -13,11 +13,12 @@ import nibabel as nib
 import pytest
 import torch
 
-from conftest import labels_by_density, network_of, run_inference, write_json
+from conftest import labels_by_density, network_of, run_inference
 from pulmozoo import cli
 from pulmozoo.bundle.errors import BadInput
 from pulmozoo.bundle.weights_file import sha256
 from pulmozoo.cli import bundle_folder, main
+from pulmozoo.files import write_json
 from pulmozoo.phantom import gallery, realism
 from toy_chest import toy_chest
 

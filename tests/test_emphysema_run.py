@@ -10,8 +10,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from conftest import halved, network_of, put_weights, run_inference, write_json
+from conftest import halved, network_of, put_weights, run_inference
 from pulmozoo.cli import bundle_folder
+from pulmozoo.files import write_json
 from pulmozoo.phantom import thorax
 
 VOXEL_ML = 8.0 * 7.5 * 7.0 / 1000

@@ -13,8 +13,8 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from conftest import write_json
 from pulmozoo.bundle.errors import innermost_reason
+from pulmozoo.files import write_json
 from test_bundles import run_configs
 
 PAD = {"augmentation#transforms": [{"_target_": "DivisiblePadd", "keys": ["image", "label"], "k": 16}]}

@@ -10,14 +10,10 @@ from pulmozoo.bundle import adopt as adopting
 from pulmozoo.bundle.adopt import adopt
 from pulmozoo.bundle.errors import BadInput
 from pulmozoo.bundle.weights_file import check_preset, load_strictly, read_weights, sha256
+from pulmozoo.files import write_json
 
 DESCRIPTION = {"tier": "yours", "trained_on": "ten scans", "command": "pulmozoo adopt", "score": "Dice 0.9"}
 SIZES = {"small": 3, "large": 5}
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))
 
 
 def read_json(path: Path) -> dict[str, Any]:

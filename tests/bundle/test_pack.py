@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 from monai.bundle import ConfigParser
 
-from conftest import REPOSITORY, write_json
+from conftest import REPOSITORY
 from pulmozoo.bundle import pack as packing
 from pulmozoo.bundle.errors import BadInput
 from pulmozoo.bundle.pack import PACKAGE, import_closure, is_target, pack, strings, unpack
 from pulmozoo.bundle.weights_file import read_metadata
+from pulmozoo.files import write_json
 
 NAME = "lung_lobe_ct_segmentation"
 VERSION = read_metadata(REPOSITORY / "bundles" / NAME)["version"]

@@ -12,13 +12,13 @@ import pytest
 from monai.bundle import download
 from monai.bundle import scripts as monai_scripts
 
-from conftest import write_json
 from local_hub import TOKEN, LocalHub, local_hub
 from local_web import local_web
 from pulmozoo.bundle.errors import BadInput
 from pulmozoo.bundle.pack import pack, unpack
 from pulmozoo.bundle.publish import publish
 from pulmozoo.bundle.weights_file import read_metadata
+from pulmozoo.files import write_json
 
 REPO = "chest-lab/lobes"
 

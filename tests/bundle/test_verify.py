@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import put_weights, write_json
+from conftest import put_weights
 from pulmozoo.bundle.checks import probes, running
 from pulmozoo.bundle.checks.verify import CHECKS, UNPACKS, ZIP_CHECKS, print_checks, verify
 from pulmozoo.bundle.errors import BadInput
 from pulmozoo.bundle.pack import own_files, pack, unpack, zip_bytes
+from pulmozoo.files import write_json
 
 NAME = "lung_lobe_ct_segmentation"
 METADATA, INFERENCE, TRAINING = (f"configs/{name}.json" for name in ("metadata", "inference", "train"))

@@ -9,8 +9,8 @@ import torch
 from monai.data import MetaTensor
 from PIL import Image
 
-from pulmozoo.bundle.adopt import write_json
 from pulmozoo.bundle.weights_file import sha256
+from pulmozoo.files import write_json
 from pulmozoo.handlers.emphysema_overlay import emphysema_overlay_png, glowing
 from pulmozoo.handlers.emphysema_writer import EmphysemaWriter
 from pulmozoo.handlers.overlay import PALETTE

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from authors_file import BUNDLE, published_state, row_for, write_checkpoint
 
-from conftest import write_json
 from pulmozoo.bundle.errors import BadInput
 from pulmozoo.bundle.weights_file import read_metadata
+from pulmozoo.files import write_json
 from pulmozoo.weights.published import PUBLISHED
 from pulmozoo.weights.released_copy import bundle_to_run, import_copy, released_copy
 

@@ -5,11 +5,8 @@ labels of logits stay with the bundle. Both formats are traced, so checks of the
 """
 
 import json
-import logging
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +20,7 @@ from torch import Tensor, nn
 from ..files import whole
 from .adopt import network_of
 from .errors import BadInput, innermost_reason
+from .quiet import quiet
 from .weights_file import check_preset, load_strictly, read_metadata, read_weights
 
 onnx, _ = optional_import("onnx")
@@ -76,7 +74,7 @@ def export_network(source: Path, target: Path, preset: str | None = None) -> Exp
     about = {**metadata, "exported": {"preset": preset, "input": "image", "output": "pred", "what": WHAT}}
     with whole(target) as unfinished:
         try:
-            with quiet():
+            with quiet():  # both exporters warn of what the comparison answers, and one logs every pass
                 if form == "onnx":
                     write_onnx(network, inputs[0], open_axes(image), about, unfinished)
                 else:
@@ -152,19 +150,6 @@ def write_onnx(network: nn.Module, image: Tensor, axes: dict[int, str], about: d
     )
     onnx.helper.set_model_props(model, {"metadata.json": json.dumps(about)})
     onnx.save(model, str(path))
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Both exporters warn of what the comparison answers, and one logs every pass."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 def read_exported(path: Path) -> Network:

@@ -1,16 +1,14 @@
 """What ``configs/metadata.json`` says."""
 
-import logging
 import re
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from monai.bundle import verify_metadata
 
 from ..errors import BadInput
+from ..quiet import quiet
 from .candidate import METADATA, Candidate
 from .extra import need
 
@@ -37,23 +35,10 @@ def metadata_schema(bundle: Candidate) -> None:
     if "schema" not in bundle.metadata:
         raise BadInput(f"{METADATA} has no key 'schema': expected the address of MONAI's schema")
     try:
-        with quiet():
+        with quiet():  # MONAI logs what it was asked, and warns of a schema without a hash
             verify_metadata(meta_file=str(bundle.root / METADATA), filepath=SCHEMA)
     except ValueError as error:
         raise BadInput(f"{METADATA}: {str(error).splitlines()[0]} (metadata_schema.json)") from error
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """MONAI logs to standard output what it was asked, and warns of a schema without a hash."""
-    before = logging.root.manager.disable
-    logging.disable(logging.INFO)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 def metadata_keys(bundle: Candidate) -> None:
