@@ -1,6 +1,5 @@
 """CTs with annotated tissue patterns, split into folds in which the patterns are evenly mixed."""
 
-import csv
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ import nibabel as nib
 import numpy as np
 
 from ..bundle.errors import BadInput, innermost_reason
-from ..files import whole
+from ..files import whole, write_rows
 from .annotations import annotated_pixels
 from .film_list import LeftOut, write_lists
 from .folds import entropy_folds
@@ -72,11 +71,11 @@ def prepare_patterns(data_dir: Path, output_dir: Path, layout: str, seed: int = 
         mask = {} if scan.lung_mask is None else {"lung_mask": str(scan.lung_mask)}
         entry = {"image": str(scan.image), "label": str(scan.label), **mask, "fold": fold}
         datalist[others.get(fold, "training")].append(entry)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    with (output_dir / "folds.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["scan_id", "source", "fold", "n_slices"])
-        table.writerows([scan.scan_id, layout, fold, scan.slices] for scan, fold in zip(scans, folds, strict=True))
+    rows = [
+        {"scan_id": scan.scan_id, "source": layout, "fold": fold, "n_slices": scan.slices}
+        for scan, fold in zip(scans, folds, strict=True)
+    ]
+    write_rows(output_dir / "folds.csv", rows, rows[0])
     write_lists(output_dir, datalist, left_out)
     logger.info("%d scans in %d folds, %d left out", len(scans), FOLDS, len(left_out))
     return output_dir / "datalist.json"
