@@ -16,8 +16,9 @@ from monai.data import MetaTensor
 from scipy import ndimage
 
 from ..bundle.errors import BadInput, innermost_reason
+from ..bundle.run import write_csv
 from ..datasets.scans import find_scans
-from ..files import write_json, write_rows
+from ..files import write_json
 from ..phantom.lobe_shape import shape_prior
 from ..transforms.grid import resample, resample_labels, working_shape
 from ..transforms.lung_files import file_of, on_ct, read_labels
@@ -160,7 +161,7 @@ def write_yardstick(
     if all(row["status"] == "failed" for row in rows):
         raise BadInput(f"no scan in {scans} could be measured: expected chest CTs with lobes; {rows[0]['reason']}")
     write_json(output_dir / "yardstick.json", rows)
-    write_rows(output_dir / "yardstick.csv", rows, columns_of(rows))
+    write_csv(rows, output_dir / "yardstick.csv")
     return rows
 
 
@@ -192,9 +193,3 @@ def weights_of(folder: Path) -> str:
     if not path.is_file():
         return ""
     return str(json.loads(path.read_text(encoding="utf-8"))["weights"]["sha256"])
-
-
-def columns_of(rows: Sequence[Numbers]) -> list[str]:
-    """The columns of all rows, status and reason last."""
-    last = ("status", "reason")
-    return [*dict.fromkeys(key for row in rows for key in row if key not in last), *last]
