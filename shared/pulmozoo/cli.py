@@ -207,6 +207,7 @@ def cross_validate(
     values: Any = (),
     folds: int = 5,
     seed: int = 0,
+    only: Any = None,
     **options: Any,
 ) -> None:
     """Train and test a bundle once for each fold; the same command goes on where it was stopped.
@@ -215,11 +216,13 @@ def cross_validate(
         bundle: short name (ild), full name or folder of a bundle.
         dataset_dir: a datalist.json as `pulmozoo prepare` writes it; folds are drawn where its entries have none.
         output_dir: where cross_validation.csv, figures and a folder a fold go.
-        variants: what to train, as "own,unet,segnet"; own is the bundle without a variant.
+        variants: what to train, as "own,unet,segnet"; own is the bundle without a variant, "aspp+scse" two at once, all
+            every combination.
         vary: instead of variants, a key of train.json, such as unlabelled_weight.
         values: the values of that key, as "0,0.1,0.3".
         folds: how many.
         seed: of the draw.
+        only: train and test these folds instead of all, as 0 or "0,1".
         options: anything train.json has, the same for all: --max_epochs 20, ...
     """
     folder, out = bundle_folder(bundle), Path(str(output_dir)).absolute()
@@ -227,7 +230,8 @@ def cross_validate(
         raise BadInput(f'what {vary} is to be is missing: expected such as --values "0,0.1,0.3"')
     names = [str(name) for name in listed(variants)]
     settings = of_variants(folder, names, options) if vary is None else of_values(vary, listed(values), options)
-    rows = run_folds(folder, Path(str(dataset_dir)).absolute(), out, settings, folds, seed)
+    chosen = None if only is None else listed(only)
+    rows = run_folds(folder, Path(str(dataset_dir)).absolute(), out, settings, folds, seed, chosen)
     if vary is not None:
         draw_curve(rows, vary, listed(values), out / "curve.png")
     for row in rows:

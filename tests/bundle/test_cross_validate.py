@@ -25,6 +25,7 @@ from pulmozoo.phantom.cohort import write_cohort
 from test_bundles import run_configs
 
 ILD = bundle_folder("ild")
+PNEUMOTHORAX = bundle_folder("pneumothorax")
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +93,36 @@ def test_data_without_a_list(tmp_path):
 def test_a_variant_that_there_is_not():
     with pytest.raises(BadInput, match="there is no variant 'unett': choose from own, exponential, ild_cnn"):
         of_variants(ILD, ["own", "unett"], {})
+
+
+def test_all_is_every_combination_of_the_variants():
+    names = [setting.name for setting in of_variants(PNEUMOTHORAX, ["all"], {})]
+    assert names[:2] + names[-1:] == ["own", "aspp", "aspp+hypercolumns+lovasz+scse"]
+    assert len(set(names)) == len(names) == 16
+
+
+def test_variants_are_joined():
+    (both,) = of_variants(PNEUMOTHORAX, ["aspp+scse"], {"width": 1})
+    assert both == Setting("aspp+scse", ("configs/variants/aspp.json", "configs/variants/scse.json"), {"width": 1})
+    assert module.parameters_of(PNEUMOTHORAX, both._replace(options={"preset": "paper"})) == 26_569_998
+
+
+def test_only_the_folds_that_are_asked_for(data, tmp_path, monkeypatch):
+    trained = []
+
+    def train_and_test(bundle, folder, setting):
+        trained.append(folder.name)
+        (folder / "test").mkdir()
+        (folder / "test" / "scores.csv").write_text("scan,dice\nmean,0.5\n")
+
+    monkeypatch.setattr(module, "train_and_test", train_and_test)
+    settings = of_variants(PNEUMOTHORAX, ["own"], {})
+    for only, total in ([0], 1), ([0, 3], 2), (None, 5):
+        (row,) = cross_validate(PNEUMOTHORAX, data, tmp_path, settings, folds=5, seed=0, only=only)
+        assert row["folds"] == total
+    assert trained == ["fold_0", "fold_3", "fold_1", "fold_2", "fold_4"]
+    with pytest.raises(BadInput, match=r"expected folds from 0 to 4, got \[5\]"):
+        cross_validate(PNEUMOTHORAX, data, tmp_path, settings, folds=5, seed=0, only=[5])
 
 
 def test_values_that_are_missing(monkeypatch, tmp_path):

@@ -47,7 +47,7 @@ def test_files_are_as_the_datalist_says(cohort):
         assert set(np.unique(label)) <= {0, 255}
         assert item["has_pneumothorax"] == int(label.any())
         assert item["side"] == ("none" if not label.any() else item["side"])
-    assert len({item["patient"] for item in items}) == 2
+    assert {(item["patient"], item["fold"]) for item in items} == {("phantom_000_00000", 0), ("phantom_000_00001", 1)}
     assert {path.name for path in folder.iterdir()} == {"images", "labels", "facts", "datalist.json"}
 
 

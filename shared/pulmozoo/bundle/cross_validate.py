@@ -10,6 +10,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, combinations
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ figure, has_matplotlib = optional_import("matplotlib.figure")
 logger = logging.getLogger(__name__)
 
 OWN = "own"  # the bundle without a variant
+ALL = "all"  # every combination of its variants
 SPLITS = ("training", "validation", "test")
 SCORES = "scores.csv"
 CONFUSION = "scores_confusion.csv"
@@ -43,7 +45,13 @@ class Setting(NamedTuple):
 
 
 def cross_validate(
-    bundle: Path, dataset_dir: Path, output_dir: Path, settings: Sequence[Setting], folds: int, seed: int
+    bundle: Path,
+    dataset_dir: Path,
+    output_dir: Path,
+    settings: Sequence[Setting],
+    folds: int,
+    seed: int,
+    only: Sequence[int] | None = None,
 ) -> list[dict[str, Any]]:
     """Train and test each setting on each fold; folds that are done already are kept, a training goes on.
 
@@ -59,22 +67,27 @@ def cross_validate(
         settings: see :func:`of_variants` and :func:`of_values`.
         folds: how many; of the draw, and of how many there are to be.
         seed: of the draw.
+        only: the folds to train and test, if not all.
 
     Returns the rows of the table: ``setting``, ``parameters``, ``folds``, and of each score its mean over the folds and
-    its standard deviation (``_sd``). Raises BadInput for data without as many folds, or where a run fails.
+    its standard deviation (``_sd``). Raises BadInput for data without as many folds, for a fold in ``only`` that there
+    is not, or where a run fails.
     """
     if not has_matplotlib:
         raise BadInput("the figures need the eval extra: pip install 'pulmozoo[eval]'")
     parts = folds_of(dataset_dir, folds, seed)
+    chosen = range(folds) if only is None else only
+    if not set(chosen) <= set(range(folds)):
+        raise BadInput(f"expected folds from 0 to {folds - 1}, got {list(chosen)}")
     rows = []
     for setting in settings:
-        for fold in range(folds):
+        for fold in chosen:
             folder = output_dir / setting.name / f"fold_{fold}"
             logger.info("%s, fold %d of %d", setting.name, fold + 1, folds)
             if not (folder / "test" / SCORES).is_file():
                 write_json(folder / "datalist.json", datalist_of(parts, fold))
                 train_and_test(bundle, folder, setting)
-        tested = [output_dir / setting.name / f"fold_{fold}" / "test" for fold in range(folds)]
+        tested = [output_dir / setting.name / f"fold_{fold}" / "test" for fold in chosen]
         rows.append(row_of(setting.name, parameters_of(bundle, setting), tested))
         write_rows(output_dir / "cross_validation.csv", rows, dict.fromkeys(key for row in rows for key in row))
         if all((folder / CONFUSION).is_file() for folder in tested):
@@ -84,15 +97,28 @@ def cross_validate(
 
 
 def of_variants(bundle: Path, names: Sequence[str], options: Mapping[str, Any]) -> list[Setting]:
-    """A setting for each variant of the bundle, ``own`` for the bundle without one, each with the same options.
+    """A setting for each variant of the bundle, or several joined by ``+``, each with the same options.
 
-    Raises BadInput for a variant that the bundle does not have.
+    ``own`` is the bundle without a variant, ``all`` stands for it and every combination of its variants. Raises
+    BadInput for a variant that the bundle does not have.
     """
-    known = {path.stem: path for path in sorted((bundle / "configs" / "variants").glob("*.json"))}
-    unknown = [name for name in names if name not in (OWN, *known)]
-    if unknown:
-        raise BadInput(f"there is no variant {unknown[0]!r}: choose from {', '.join((OWN, *known))}")
-    return [Setting(name, () if name == OWN else (f"configs/variants/{name}.json",), options) for name in names]
+    known = {
+        path.stem: f"configs/variants/{path.name}" for path in sorted((bundle / "configs/variants").glob("*.json"))
+    }
+    settings = []
+    for name in chain.from_iterable(combined(list(known)) if name == ALL else [name] for name in names):
+        parts = () if name == OWN else name.split("+")
+        unknown = [part for part in parts if part not in known]
+        if unknown:
+            raise BadInput(f"there is no variant {unknown[0]!r}: choose from {', '.join((OWN, *known))}, or {ALL}")
+        settings.append(Setting(name, tuple(known[part] for part in parts), options))
+    return settings
+
+
+def combined(names: Sequence[str]) -> list[str]:
+    """None of the names, each, and all their combinations, fewer names first: ``own``, ``a``, ``b``, ``a+b``."""
+    chosen = chain.from_iterable(combinations(names, count) for count in range(1, len(names) + 1))
+    return [OWN, *("+".join(each) for each in chosen)]
 
 
 def of_values(key: str, values: Sequence[Any], options: Mapping[str, Any]) -> list[Setting]:

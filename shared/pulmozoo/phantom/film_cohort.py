@@ -25,6 +25,7 @@ FILMS_PER_PATIENT = 4
 SEEDS_PER_COHORT = 1_000_000
 COHORT = 12  # stream of random numbers
 PORTABLE_SHARE = 0.4
+FOLDS = 5  # of a cross-validation, by patient
 TENTHS = {"training": range(8), "validation": range(8, 9), "test": range(9, 10)}
 SUFFIXES = (".png", ".dcm")
 LOG_EVERY_PERCENT = 5
@@ -43,8 +44,8 @@ def write_films(
     """Write ``images/<id>.png``, ``labels/<id>.png`` (255 in the air), ``facts/<id>.json`` and ``datalist.json``.
 
     Films already there are kept. Four films in a row are of one patient, two of them with a pneumothorax. Of every ten
-    patients eight train, one validates, one tests. The entries of the datalist also hold what ``facts`` does:
-    ``has_pneumothorax``, ``patient``, ``view``, ``kind``, ``side`` and ``pixel_mm``.
+    patients eight train, one validates, one tests. The entries of the datalist also hold what ``facts`` does,
+    ``has_pneumothorax``, ``patient``, ``view``, ``kind``, ``side`` and ``pixel_mm``, and the ``fold`` of their patient.
 
     Args:
         output_dir: made if missing.
@@ -92,9 +93,9 @@ def read_datalist(folder: Path, count: int) -> dict[str, list[dict[str, Any]]]:
     """The films on disk in MONAI's form, split by patient."""
     splits: dict[str, list[dict[str, Any]]] = {split: [] for split in TENTHS}
     for index in range(count):
-        splits[split_of(index // FILMS_PER_PATIENT)].append(
-            json.loads(_facts_path(folder, index).read_text(encoding="utf-8"))
-        )
+        patient = index // FILMS_PER_PATIENT
+        facts = json.loads(_facts_path(folder, index).read_text(encoding="utf-8"))
+        splits[split_of(patient)].append({**facts, "fold": patient % FOLDS})
     return splits
 
 
