@@ -8,7 +8,7 @@ import torch
 from monai.data import MetaTensor
 from PIL import Image
 
-from pulmozoo.handlers.overlay import PALETTE, overlay_png, truth_and_prediction
+from pulmozoo.handlers.overlay import PALETTE, fullest_slice, overlay_png, truth_and_prediction
 
 NAMES = {1: "left lung", 2: "right lung"}
 AFFINE = np.diag([3.0, 2.0, 5.0, 1.0])  # x to the right, y to the front, z up
@@ -104,6 +104,14 @@ def test_slice_with_most_labels_is_shown(tmp_path):
     pixels = drawn(tmp_path, tensor(ct, np.eye(4)), tensor(labels, np.eye(4)), {})
     panels = np.array_split(pixels[:400], 3, axis=1)
     assert all(np.count_nonzero((panel == 255).all(axis=-1)) > 1000 for panel in panels)
+
+
+def test_slice_with_more_labels_goes_before_a_larger_area():
+    labels = np.zeros((4, 10, 10), dtype=np.uint8)
+    labels[1] = 1
+    labels[2, :4, :4], labels[2, :4, 5:], labels[2, 5:] = 1, 2, 3
+    assert fullest_slice(labels, 0) == 2
+    assert fullest_slice(labels != 0, 0) == 1
 
 
 def test_names_title_and_unnamed_labels(tmp_path, scan):

@@ -25,7 +25,7 @@ def emphysema_overlay_png(
 ) -> None:
     """Write an axial and a coronal slice in a row each: the CT, and on it the density of each subtype in its colour.
 
-    Each slice is the one with most labelled voxels in its direction (the middle one if nothing is labelled).
+    Each slice is the one of its direction that shows most (:func:`.overlay.fullest_slice`).
 
     Args:
         ct_hu: ``(1, X, Y, Z)`` CT in Hounsfield units, with affine.

@@ -43,7 +43,7 @@ def overlay_png(
 ) -> None:
     """Write an axial, a coronal and a sagittal slice as PNG: the CT above, the labels on it below, a legend at the end.
 
-    Each slice is the one with most labelled voxels in its direction (the middle one if nothing is labelled). Patient
+    Each slice is the one of its direction that shows most (:func:`fullest_slice`). Patient
     right is on the left, front and head are up, proportions are those in mm; an oblique grid is shown along its
     closest anatomical axes. The title is the file name in the meta data of the CT, if there is one.
 
@@ -83,7 +83,7 @@ def three_planes(
 ) -> Image.Image:
     """A slice in each direction of what :func:`canonical_pair` gives: the CT above, each label map on it below.
 
-    The slices are those in which most voxels of ``shown`` are not 0.
+    The slices are those that show most of ``shown`` (:func:`fullest_slice`).
     """
     centers = [fullest_slice(shown, axis) for axis in range(3)]
     rows: list[list[Image.Image]] = [[] for _ in range(len(maps) + 1)]
@@ -119,9 +119,15 @@ def canonical_pair(ct_hu: MetaTensor, labels: MetaTensor) -> tuple[np.ndarray, n
 
 
 def fullest_slice(labels: np.ndarray, axis: int) -> int:
-    """Index along ``axis`` of the slice with most labelled voxels; the middle one if there are none."""
-    counts = np.count_nonzero(labels, axis=tuple(a for a in range(3) if a != axis))
-    return int(counts.argmax()) if counts.any() else labels.shape[axis] // 2
+    """Index along ``axis`` of the slice that shows most, many labels and much of each; the middle one if all is 0.
+
+    The sum of the square roots of the labels' areas is largest there. ``labels`` are small integers, or true and false.
+    """
+    across = tuple(a for a in range(3) if a != axis)
+    shown = np.zeros(labels.shape[axis])
+    for label in range(1, int(labels.max()) + 1):
+        shown += np.sqrt(np.count_nonzero(labels == label, axis=across))
+    return int(shown.argmax()) if shown.any() else labels.shape[axis] // 2
 
 
 def view(volume: np.ndarray, through: int, index: int) -> np.ndarray:

@@ -140,7 +140,7 @@ def scan_subject(name: str, path: str | Path) -> Subject:
 
 
 def gallery_row(subject: Subject) -> list[Image.Image]:
-    """The panels of one subject, all of one size and one scale; each slice is the one with most labelled voxels."""
+    """The panels of one subject, all of one size and one scale; each slice is the one that shows most labels."""
     image, marks, spacing_mm = canonical_pair(subject.ct_hu, subject.labels)
     panels = []
     for plane, window_hu, with_labels in COLUMNS:
