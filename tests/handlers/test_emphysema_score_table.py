@@ -6,6 +6,7 @@ import torch
 from ignite.engine import Engine
 from monai.data import MetaTensor
 
+from pulmozoo.handlers import emphysema_score_table as module
 from pulmozoo.handlers.emphysema_score_table import EmphysemaScoreTable
 
 TRUE_CLE, FOUND_CLE = [0, 2, 2, 5], [0, 2, 3, 5]
@@ -53,7 +54,23 @@ def test_files(table, tmp_path):
     agreement = json.loads((tmp_path / "agreement.json").read_text())
     assert agreement["cle"]["accuracy"] == 0.75
     assert agreement["pse"]["confusion"][0] == [2, 1, 1]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["agreement.json", "scores.csv"]
+    pictures = ["agreement_cle.png", "agreement_pse.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["agreement.json", *pictures, "scores.csv"]
+
+
+def test_the_confusion_that_is_drawn(tmp_path, monkeypatch):
+    drawn = {}
+
+    def draw_confusion(names, shares, path):
+        drawn[path.stem] = names, shares
+
+    monkeypatch.setattr(module, "draw_confusion", draw_confusion)
+    table = EmphysemaScoreTable(tmp_path / "scores.csv", agreement_path=tmp_path / "agreement.json")
+    evaluate(table, cle_score=FOUND_CLE, cle_truth=TRUE_CLE, pse_score=FOUND_PSE, pse_truth=TRUE_PSE)
+    names, shares = drawn["agreement_cle"]
+    assert names[2] == "mild"
+    assert shares[2].tolist() == [0, 0, 0.5, 0.5, 0, 0]  # of two mild ones one was called moderate
+    assert drawn["agreement_pse"][1].tolist() == [[1, 0, 0]] * 3
 
 
 def test_one_score_is_all_there_is(tmp_path):

@@ -21,6 +21,7 @@ from monai.data import load_decathlon_datalist
 from monai.utils import optional_import
 
 from ..files import whole, write_json, write_rows
+from ..metrics.confusion_figure import draw_confusion, row_shares
 from .errors import BadInput
 
 figure, has_matplotlib = optional_import("matplotlib.figure")
@@ -214,24 +215,7 @@ def confusion_of(tested: Sequence[Path]) -> tuple[list[str], np.ndarray]:
             (_, *names), *rows = csv.reader(file)
         tables.append([[int(count) for count in row[1:]] for row in rows])
     counts = np.sum(tables, axis=0)
-    return names, counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-
-
-def draw_confusion(names: Sequence[str], shares: np.ndarray, path: Path) -> None:
-    """A square for each pair of classes with its percent, true classes from top to bottom."""
-    page = figure.Figure(figsize=(INCHES, INCHES))
-    panel = page.subplots()
-    panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    ticks = [name.replace("_", " ") for name in names]
-    panel.set_xticks(range(len(names)), ticks, rotation=45, ha="right")
-    panel.set_yticks(range(len(names)), ticks)
-    panel.set_xlabel("called")
-    panel.set_ylabel("true")
-    for (row, column), share in np.ndenumerate(shares):
-        panel.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color="w" if share > 0.5 else "k")
-    page.tight_layout()
-    with whole(path) as unfinished:
-        page.savefig(unfinished, format="png", dpi=120)
+    return names, row_shares(counts)
 
 
 def draw_curve(rows: Sequence[Mapping[str, Any]], key: str, values: Sequence[float], path: Path) -> None:
