@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from pulmozoo.bundle.errors import BadInput
-from pulmozoo.metrics.compare import compare_scores
+from pulmozoo.metrics.compare import box_of, compare_scores, draw_boxes, paired, read_scores
 
 SCANS = ["a", "b", "c", "d", "e", "f"]
 FIRST = [0.70, 0.72, 0.74, 0.76, 0.78, 0.80]
@@ -71,3 +71,33 @@ def test_what_cannot_be_compared(tmp_path, content, names, sentence):
     with pytest.raises(BadInput, match=sentence):
         compare_scores([first, second], names, tmp_path / "OUT")
     assert not (tmp_path / "OUT").exists()
+
+
+def slices(path: Path, dice: list[float]) -> Path:
+    """Two slices of one scan with lesions of 1 and 3 cm², and a slice without."""
+    rows = "".join(f"a,{number},{area},{value}\n" for number, area, value in zip((3, 4), (1.0, 3.0), dice, strict=True))
+    path.write_text(f"scan,slice,area_cm2,dice\n{rows}a,5,0.0,\nmean,,,0.9\n")
+    return path
+
+
+def test_slices_are_paired_by_number_and_weighted_by_area(tmp_path):
+    tables = [slices(tmp_path / "1.csv", [0.2, 0.6]), slices(tmp_path / "2.csv", [0.4, 0.8])]
+    (row,) = compare_scores(tables, ["1", "2"], tmp_path / "OUT")
+    assert (row["score"], row["scans"]) == ("dice", 2)
+    assert row["1_mean"] == pytest.approx(0.25 * 0.2 + 0.75 * 0.6)
+    assert row["2_mean"] == pytest.approx(0.25 * 0.4 + 0.75 * 0.8)
+    assert row["median_difference"] == pytest.approx(0.2)
+
+
+def test_a_box_by_hand():
+    values = np.array([0.0, 1.0, 2.0, 3.0, 9.0])
+    box = box_of(values, np.ones(5))
+    assert [box[key] for key in ("q1", "med", "q3", "whislo", "whishi")] == [1, 2, 3, 0, 3]
+    assert box["fliers"].tolist() == [9]
+    assert box_of(values, np.array([1.0, 1, 1, 1, 8]))["med"] == 9
+
+
+def test_boxes_of_three_evaluations(tmp_path):
+    tables = [read_scores(slices(tmp_path / f"{number}.csv", [0.1, 0.2 * number])) for number in range(3)]
+    draw_boxes(paired(tables), ["one", "two", "three"], tmp_path / "boxes.png")
+    assert (np.asarray(Image.open(tmp_path / "boxes.png").convert("L")) < 100).sum() > 500

@@ -9,7 +9,7 @@ from .emphysema import draw_emphysema, write_emphysema_table
 from .exam import Exam
 from .fields import Draws
 from .ild_cohort import ANNOTATIONS, draw_ild, high_resolution, write_annotations
-from .paraseptal_cohort import draw_paraseptal
+from .paraseptal_cohort import draw_paraseptal, thin_slab
 from .scene import Disease
 
 
@@ -33,7 +33,7 @@ class DiseaseCohort(NamedTuple):
 
 COHORTS = {
     "emphysema": DiseaseCohort(draw_emphysema, write_emphysema_table),
-    "paraseptal": DiseaseCohort(draw_paraseptal, write_emphysema_table),
+    "paraseptal": DiseaseCohort(draw_paraseptal, write_emphysema_table, thin_slab),
     "ild": DiseaseCohort(draw_ild, write_annotations, high_resolution, ANNOTATIONS),
 }
 
