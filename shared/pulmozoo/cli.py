@@ -228,7 +228,7 @@ def cross_validate(
     folder, out = bundle_folder(bundle), Path(str(output_dir)).absolute()
     if vary is not None and not listed(values):
         raise BadInput(f'what {vary} is to be is missing: expected such as --values "0,0.1,0.3"')
-    names = [str(name) for name in listed(variants)]
+    names = [name for each in listed(variants) for name in str(each).split(",")]  # fire does not part "own,2d_net"
     settings = of_variants(folder, names, options) if vary is None else of_values(vary, listed(values), options)
     chosen = None if only is None else listed(only)
     rows = run_folds(folder, Path(str(dataset_dir)).absolute(), out, settings, folds, seed, chosen)

@@ -17,15 +17,20 @@ from pulmozoo.bundle.cross_validate import (
     folds_of,
     of_values,
     of_variants,
+    own_scores,
     row_of,
+    write_data,
 )
 from pulmozoo.bundle.errors import BadInput
 from pulmozoo.cli import bundle_folder, main
+from pulmozoo.datasets.annotated_slices import AnnotatedSlice, subjects
+from pulmozoo.files import write_text
 from pulmozoo.phantom.cohort import write_cohort
 from test_bundles import run_configs
 
 ILD = bundle_folder("ild")
 PNEUMOTHORAX = bundle_folder("pneumothorax")
+PARASEPTAL = bundle_folder("paraseptal")
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +85,57 @@ def test_folds_that_are_not_given_are_drawn_by_the_seed(data):
     assert [len(part) for part in once] == [2] * 5
 
 
+@pytest.fixture
+def slices(tmp_path):
+    """Eight subjects with two annotated slices each."""
+    lines = [
+        f"s{number},images/{number}.nii.gz,,labels/{number}.nii.gz,{index},training,1.5"
+        for number in range(8)
+        for index in (3, 9)
+    ]
+    (tmp_path / "slices.csv").write_text("\n".join([",".join(AnnotatedSlice._fields), *lines]))
+    return tmp_path
+
+
+def test_annotated_slices_are_parted_by_subject(slices, tmp_path):
+    parts = folds_of(slices, 4, seed=0)
+    assert parts == folds_of(slices, 4, seed=0) != folds_of(slices, 4, seed=1)
+    write_data(tmp_path / "fold_3", datalist_of(parts, 3))
+    found = {split: subjects(tmp_path / "fold_3", split) for split in ("training", "validation", "test")}
+    assert [len(part) for part in found.values()] == [4, 2, 2]
+    assert all(subject["slices"] == [3, 9] for part in found.values() for subject in part)
+    images = {subject["image"] for part in found.values() for subject in part}
+    assert images == {str(tmp_path / "images" / f"{number}.nii.gz") for number in range(8)}
+
+
+def test_the_threshold_is_that_of_the_slices_that_validate(slices, tmp_path, monkeypatch):
+    done = []
+
+    def run(bundle, configs, options):
+        done.append((options["output_dir"].name, options.get("split"), options.get("threshold"), len(configs)))
+        write_text(options["output_dir"] / "scores.csv", "scan,slice,dice,best_threshold\na,1,0.5,\nmean,,0.5,0.37\n")
+
+    monkeypatch.setattr(module, "run", run)
+    settings = of_variants(PARASEPTAL, ["own", "patch_baseline"], {})
+    rows = cross_validate(PARASEPTAL, slices, tmp_path / "OUT", settings, folds=4, seed=0, only=[0])
+    assert done == [
+        ("train", None, None, 1),
+        ("validation", "validation", None, 2),
+        ("test", None, 0.37, 2),
+        ("validation", "validation", None, 3),  # the baseline has nothing to train
+        ("test", None, 0.37, 3),
+    ]
+    assert [(row["setting"], row["parameters"] > 0, row["dice"]) for row in rows] == [
+        ("own", True, 0.5),
+        ("patch_baseline", False, 0.5),
+    ]
+    assert Image.open(tmp_path / "OUT" / "boxes.png").size[1] > 100
+
+
+def test_a_spread_over_slices_is_no_score_of_its_own():
+    assert own_scores(["dice", "dice_sd", "dice_se", "loss"]) == ["dice", "loss"]
+
+
 def test_a_number_of_folds_that_the_data_does_not_have(data):
     with pytest.raises(BadInput, match=r"expected 4 folds, 0 to 3, got \[0, 1, 2, 3, 4\] in .*datalist.json"):
         folds_of(data, 4, seed=0)
@@ -123,6 +179,12 @@ def test_only_the_folds_that_are_asked_for(data, tmp_path, monkeypatch):
     assert trained == ["fold_0", "fold_3", "fold_1", "fold_2", "fold_4"]
     with pytest.raises(BadInput, match=r"expected folds from 0 to 4, got \[5\]"):
         cross_validate(PNEUMOTHORAX, data, tmp_path, settings, folds=5, seed=0, only=[5])
+
+
+def test_names_that_begin_with_a_digit_are_parted_too(monkeypatch, tmp_path):
+    monkeypatch.setattr("sys.argv", ["pulmozoo", "cross-validate", "paraseptal", "IN", str(tmp_path), "own,2d_nett"])
+    with pytest.raises(SystemExit, match="there is no variant '2d_nett'"):
+        main()
 
 
 def test_values_that_are_missing(monkeypatch, tmp_path):

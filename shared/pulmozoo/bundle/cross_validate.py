@@ -9,7 +9,7 @@ import logging
 import random
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain, combinations
 from pathlib import Path
 from types import MappingProxyType
@@ -20,7 +20,9 @@ from monai.bundle import ConfigParser
 from monai.data import load_decathlon_datalist
 from monai.utils import optional_import
 
+from ..datasets.annotated_slices import TABLE, rows_by_subject, write_splits
 from ..files import whole, write_json, write_rows
+from ..metrics.compare import draw_boxes, paired, read_scores
 from ..metrics.confusion_figure import draw_confusion, row_shares
 from .errors import BadInput
 
@@ -32,6 +34,7 @@ ALL = "all"  # every combination of its variants
 SPLITS = ("training", "validation", "test")
 SCORES = "scores.csv"
 CONFUSION = "scores_confusion.csv"
+SPREAD = ("_sd", "_se")  # ends of names: of a score's spread over the slices of a fold
 INCHES = 5.0
 
 Entry = dict[str, Any]
@@ -58,12 +61,14 @@ def cross_validate(
 
     Fold k is tested, fold k + 1 validates, the others train. A folder ``<setting>/fold_<k>`` each holds the datalist,
     the training and the test's ``scores.csv``; ``cross_validation.csv`` the means, ``<setting>/confusion.png`` the
-    confusion of all folds together where the bundle has one, ``curve.png`` the first score over a setting's values.
+    confusion of all folds together where the bundle has one, ``curve.png`` the first score over a setting's values,
+    ``boxes.png`` the scores of all scans or slices, a box for each setting.
+    On annotated slices the threshold is the one that is best on the slices that validate.
 
     Args:
         bundle: the bundle's folder.
-        dataset_dir: holds ``datalist.json``. The folds are the ``fold`` of each entry; where entries have none they are
-            drawn at random.
+        dataset_dir: holds ``slices.csv``, whose subjects are drawn at random, or ``datalist.json``. There the folds are
+            the ``fold`` of each entry; where entries have none they are drawn too.
         output_dir: made if missing.
         settings: see :func:`of_variants` and :func:`of_values`.
         folds: how many; of the draw, and of how many there are to be.
@@ -86,7 +91,7 @@ def cross_validate(
             folder = output_dir / setting.name / f"fold_{fold}"
             logger.info("%s, fold %d of %d", setting.name, fold + 1, folds)
             if not (folder / "test" / SCORES).is_file():
-                write_json(folder / "datalist.json", datalist_of(parts, fold))
+                write_data(folder, datalist_of(parts, fold))
                 train_and_test(bundle, folder, setting)
         tested = [output_dir / setting.name / f"fold_{fold}" / "test" for fold in chosen]
         rows.append(row_of(setting.name, parameters_of(bundle, setting), tested))
@@ -94,6 +99,9 @@ def cross_validate(
         if all((folder / CONFUSION).is_file() for folder in tested):
             names, shares = confusion_of(tested)
             draw_confusion(names, shares, output_dir / setting.name / "confusion.png")
+    tables = [[output_dir / setting.name / f"fold_{fold}" / "test" / SCORES for fold in chosen] for setting in settings]
+    if scores := paired([read_scores(*each) for each in tables]):
+        draw_boxes(scores, [setting.name for setting in settings], output_dir / "boxes.png")
     return rows
 
 
@@ -128,14 +136,13 @@ def of_values(key: str, values: Sequence[Any], options: Mapping[str, Any]) -> li
 
 
 def folds_of(dataset_dir: Path, number: int, seed: int) -> list[list[Entry]]:
-    """Entries of all splits of a datalist by their fold, drawn at random where they have none."""
-    path = dataset_dir / "datalist.json"
-    if not path.is_file():
-        raise BadInput(f"{path} does not exist: expected data as `pulmozoo prepare` or `pulmozoo phantom` writes it")
-    filled = [split for split in SPLITS if json.loads(path.read_text(encoding="utf-8")).get(split)]
-    entries: list[Entry] = []
-    for split in filled:
-        entries += load_decathlon_datalist(str(path), True, split, str(dataset_dir))
+    """Subjects of annotated slices, or entries of all splits of a datalist, by fold, drawn where they have none."""
+    path = dataset_dir / TABLE
+    if path.is_file():
+        entries = rows_by_subject(path)
+    else:
+        path = dataset_dir / "datalist.json"
+        entries = entries_of(path)
     if any("fold" not in entry for entry in entries):
         random.Random(seed).shuffle(entries)
         entries = [{**entry, "fold": index % number} for index, entry in enumerate(entries)]
@@ -143,6 +150,22 @@ def folds_of(dataset_dir: Path, number: int, seed: int) -> list[list[Entry]]:
     if number < 3 or found != list(range(number)):
         raise BadInput(f"expected {max(number, 3)} folds, 0 to {max(number, 3) - 1}, got {found} in {path}")
     return [[entry for entry in entries if entry["fold"] == fold] for fold in range(number)]
+
+
+def entries_of(path: Path) -> list[Entry]:
+    """Entries of all splits of a datalist."""
+    if not path.is_file():
+        raise BadInput(f"{path} does not exist: expected data as `pulmozoo prepare` or `pulmozoo phantom` writes it")
+    filled = [split for split in SPLITS if json.loads(path.read_text(encoding="utf-8")).get(split)]
+    return [entry for split in filled for entry in load_decathlon_datalist(str(path), True, split, str(path.parent))]
+
+
+def write_data(folder: Path, splits: Mapping[str, Sequence[Entry]]) -> None:
+    """What a bundle trains on: a table of annotated slices where the entries have rows of one, else a datalist."""
+    if all("rows" in entry for part in splits.values() for entry in part):
+        write_splits(folder / TABLE, splits)
+    else:
+        write_json(folder / "datalist.json", splits)
 
 
 def datalist_of(parts: Sequence[Sequence[Entry]], fold: int) -> dict[str, list[Entry]]:
@@ -153,13 +176,19 @@ def datalist_of(parts: Sequence[Sequence[Entry]], fold: int) -> dict[str, list[E
 
 
 def train_and_test(bundle: Path, folder: Path, setting: Setting) -> None:
-    """Train on a fold's datalist, then test the best epoch, the last one where none was validated."""
+    """Train on a fold's data, if the setting has anything to train, then test the best epoch, the last one where none
+    was validated."""
     configs = ("configs/train.json", *setting.overlays)
-    run(bundle, configs, {**setting.options, "dataset_dir": folder, "output_dir": folder / "train"})
-    best, last = (folder / "train" / name for name in ("best.pt", "last.pt"))
-    checkpoint = str(best if best.is_file() else last)
-    options = {"dataset_dir": folder, "output_dir": folder / "test", "checkpoint": checkpoint}
-    run(bundle, (configs[0], "configs/evaluate.json", *setting.overlays), {**setting.options, **options})
+    options = {**setting.options, "dataset_dir": folder}
+    if parameters_of(bundle, setting):
+        run(bundle, configs, {**options, "output_dir": folder / "train"})
+        best, last = (folder / "train" / name for name in ("best.pt", "last.pt"))
+        options["checkpoint"] = str(best if best.is_file() else last)
+    tests = (configs[0], "configs/evaluate.json", *setting.overlays)
+    if (folder / TABLE).is_file():
+        run(bundle, tests, {**options, "output_dir": folder / "validation", "split": "validation"})
+        options["threshold"] = last_row(folder / "validation" / SCORES)["best_threshold"]
+    run(bundle, tests, {**options, "output_dir": folder / "test"})
 
 
 def run(bundle: Path, configs: Sequence[str], options: Mapping[str, Any]) -> None:
@@ -186,10 +215,16 @@ def row_of(name: str, parameters: int, tested: Sequence[Path]) -> dict[str, Any]
     """Mean and standard deviation over the folds of what each fold's table has in its last row."""
     means = [last_row(folder / SCORES) for folder in tested]
     row: dict[str, Any] = {"setting": name, "parameters": parameters, "folds": len(tested)}
-    for score in means[0]:
+    for score in own_scores(means[0]):
         values = [each[score] for each in means if score in each]
         row |= {score: float(np.mean(values)), f"{score}_sd": float(np.std(values))}
     return row
+
+
+def own_scores(names: Collection[str]) -> list[str]:
+    """Names of scores without those of their spread over the slices of a fold."""
+    spreads = {f"{name}{end}" for name in names for end in SPREAD}
+    return [name for name in names if name not in spreads]
 
 
 def last_row(path: Path) -> dict[str, float]:

@@ -8,7 +8,7 @@ Layout: ``images/<id>.nii.gz`` (HU), ``labels/<id>.nii.gz`` with the lesion on a
 import logging
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,6 +74,23 @@ def subjects_of_table(table: Path, split: str) -> list[dict[str, Any]]:
                 subject["lung_mask"] = str(table.parent / row["lung"])
             subject["slices"].append(int(row["slice_index"]))
     return list(found.values())
+
+
+def rows_by_subject(table: Path) -> list[dict[str, Any]]:
+    """The subjects of a table, each with its ``rows``, in which paths are absolute; in the table's order."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in read_table(table, AnnotatedSlice._fields):
+        paths = {key: str((table.parent / row[key]).resolve()) for key in ("image", "lung", "label") if row[key]}
+        found.setdefault(row["subject_id"], {"rows": []})["rows"].append(row | paths)
+    return list(found.values())
+
+
+def write_splits(path: Path, splits: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Write a table of what :func:`rows_by_subject` gave, by split."""
+    rows = [
+        {**row, "split": split} for split, subjects in splits.items() for subject in subjects for row in subject["rows"]
+    ]
+    write_rows(path, rows, AnnotatedSlice._fields)
 
 
 def prepare_slices(data_dir: Path, output_dir: Path, layout: str, seed: int = 0) -> Path:

@@ -8,6 +8,7 @@ Means and boxes of annotated slices are weighted by the area of the lesion, as t
 import csv
 import math
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,22 +64,27 @@ def compare_scores(tables: Sequence[Path], names: Sequence[str], out_dir: Path) 
     return rows
 
 
-def read_scores(path: Path) -> Scores:
-    """The numbers of a table of scores; what is no number is left out, and so is the number of a slice."""
-    if not path.is_file():
-        raise BadInput(f"{path} does not exist: expected a scores.csv, as an evaluation writes it")
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or "scan" not in rows[0]:
-        raise BadInput(f"{path} has no column scan: expected a scores.csv, as an evaluation writes it")
+def read_scores(*paths: Path) -> Scores:
+    """The numbers of tables of scores; what is no number is left out, and so is the number of a slice."""
     scores: Scores = {}
-    for row in rows:
+    for row in chain.from_iterable(map(rows_of, paths)):
         scan = " ".join([row.pop("scan"), row.pop(SLICE, "")]).strip()
         for score, text in row.items():
             value = as_number(text)
             if scan != MEAN and value is not None:
                 scores.setdefault(score, {})[scan] = value
     return scores
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    """The rows of a table of scores."""
+    if not path.is_file():
+        raise BadInput(f"{path} does not exist: expected a scores.csv, as an evaluation writes it")
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or "scan" not in rows[0]:
+        raise BadInput(f"{path} has no column scan: expected a scores.csv, as an evaluation writes it")
+    return rows
 
 
 def as_number(text: str | None) -> float | None:
