@@ -53,3 +53,13 @@ def test_a_training_is_loaded_whole_or_not_at_all(tmp_path):
         start(TrainedLoader(tmp_path / "last.pt", nn.Linear(1, 1)))
     with pytest.raises(BadInput, match="does not exist: expected a checkpoint"):
         start(TrainedLoader(tmp_path / "best.pt", network))
+
+
+def test_one_part_of_a_training(tmp_path):
+    network = nn.Linear(1, 1, bias=False)
+    tensors = {"encoder.weight": torch.tensor([[5.0]]), "decoder.weight": torch.zeros(2, 2)}
+    torch.save({"network": tensors}, tmp_path / "last.pt")
+    start(TrainedLoader(tmp_path / "last.pt", network, part="encoder."))
+    assert network.weight.item() == 5
+    with pytest.raises(BadInput, match="belong to another network: weight is missing"):
+        start(TrainedLoader(tmp_path / "last.pt", network, part="centre."))

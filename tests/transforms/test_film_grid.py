@@ -4,7 +4,15 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor
 
-from pulmozoo.transforms.film_grid import MaskToFilmGridd, OnFilmd, ToFilmGridd, normalised, on_film, to_grid
+from pulmozoo.transforms.film_grid import (
+    MaskToFilmGridd,
+    OnFilmd,
+    ToFilmGridd,
+    equalised,
+    normalised,
+    on_film,
+    to_grid,
+)
 from pulmozoo.transforms.film_mask import film_mask
 
 SIZES = [(301, 200), (200, 301), (97, 60), (60, 98), (90, 90)]
@@ -82,6 +90,23 @@ def test_the_network_gets_three_channels_normalised_by_hand():
     assert (grid.shape, grid.dtype) == ((3, 256, 256), torch.float32)
     assert grid.meta["reading_seconds"] == 0.5
     assert torch.equal(film.affine, torch.eye(4, dtype=torch.float64))
+
+
+def test_equalised_films_no_longer_differ_by_their_exposure():
+    texture = 0.2 * torch.rand(1, 128, 128, generator=torch.Generator().manual_seed(0))
+    dark, bright = equalised(0.1 + texture), equalised(0.5 + 2 * texture)
+    assert (dark.shape, dark.dtype) == ((1, 128, 128), torch.float32)
+    assert [float(value) for value in dark.aminmax()] == pytest.approx([0, 1])
+    assert (dark - bright).abs().max() < 0.02
+
+
+def test_only_the_grid_is_equalised():
+    film = MetaTensor(0.2 + 0.1 * torch.rand(1, 40, 30))
+    kept = film.clone()
+    grid = ToFilmGridd("image", size=64, equalised=True)({"image": film})["image"]
+    assert torch.equal(film, kept)
+    expected = normalised(equalised(to_grid(film.as_tensor(), 64)))
+    assert torch.equal(grid.as_tensor(), expected)
 
 
 def test_a_mask_goes_the_way_of_its_film():

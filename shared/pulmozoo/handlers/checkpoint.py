@@ -57,15 +57,23 @@ class TrainedLoader:
     """The network that a training saved (``last.pt``, ``best.pt``), every tensor in its place; else BadInput.
 
     For a look at a training whose weights are not a bundle's yet; ``pulmozoo adopt`` makes them one's.
+
+    Args:
+        path: the checkpoint, or a bundle's ``model.pt``.
+        network: what is filled.
+        part: what the names of its tensors begin with in the file, such as ``encoder.``; the file's others are left.
     """
 
-    def __init__(self, path: str | Path, network: nn.Module) -> None:
+    def __init__(self, path: str | Path, network: nn.Module, part: str = "") -> None:
         self.path = Path(path)
         self.network = network
+        self.part = part
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        load_strictly(self.network, network_state(self.path), self.path)
+        state = network_state(self.path)
+        chosen = {name.removeprefix(self.part): state[name] for name in state if name.startswith(self.part)}
+        load_strictly(self.network, chosen, self.path)
         logger.info("weights of a training, %s", self.path)

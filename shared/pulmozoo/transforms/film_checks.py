@@ -15,7 +15,7 @@ MIN_SYMMETRY = 0.3
 MIN_DARKNESS = 0.0
 _SIDE = 64  # of the thumbnail
 # Rows and columns of it: the lungs, what is between them, and the belly.
-_LUNGS = (slice(18, 40), slice(8, 26)), (slice(18, 40), slice(38, 56))
+LUNGS = (slice(18, 40), slice(8, 26)), (slice(18, 40), slice(38, 56))
 _BETWEEN, _BELLY = (slice(18, 40), slice(27, 37)), (slice(48, 60), slice(16, 48))
 
 
@@ -55,12 +55,17 @@ def frontal_looks(film: Tensor) -> tuple[float, float]:
     its mirror image about the best of several vertical lines near the middle, -1 to 1. Darkness compares the means of
     boxes where the lungs, what is between them and the belly usually are, -1 to 1.
     """
+    small = stretched_thumbnail(film)
+    symmetry = max(_mirror_correlation(small[8:56], shift) for shift in range(-12, 13, 2))
+    lungs, around = (sum(small[box].mean() for box in boxes) / 2 for boxes in (LUNGS, (_BETWEEN, _BELLY)))
+    return symmetry, float(around - lungs)
+
+
+def stretched_thumbnail(film: Tensor) -> Tensor:
+    """A film ``(1, X, Y)`` as 64 rows and columns, its brightness stretched to 0..1."""
     small = F.adaptive_avg_pool2d(film.float(), _SIDE)[0].T
     low, high = torch.quantile(small, torch.tensor([0.02, 0.98]))
-    small = ((small - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
-    symmetry = max(_mirror_correlation(small[8:56], shift) for shift in range(-12, 13, 2))
-    lungs, around = (sum(small[box].mean() for box in boxes) / 2 for boxes in (_LUNGS, (_BETWEEN, _BELLY)))
-    return symmetry, float(around - lungs)
+    return ((small - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
 
 
 def _mirror_correlation(picture: Tensor, shift: int) -> float:

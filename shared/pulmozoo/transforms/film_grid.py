@@ -13,6 +13,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Transform
 from monai.utils import convert_to_tensor
+from skimage.exposure import equalize_adapthist
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,6 +21,7 @@ from .film_mask import film_mask
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_SD = (0.229, 0.224, 0.225)
+CLIP_LIMIT = 0.02  # share of a square's pixels that one grey level may hold before it is equalised
 
 
 def to_grid(film: Tensor, size: int) -> Tensor:
@@ -53,16 +55,32 @@ def normalised(brightness: Tensor) -> Tensor:
     return (brightness - mean) / sd
 
 
-class ToFilmGridd(Transform):
-    """``data[key]``, a film ``(1, X, Y)`` with brightness 0..1, becomes the network's input ``(3, size, size)``."""
+def equalised(brightness: Tensor) -> Tensor:
+    """``(1, H, W)`` brightness 0..1 with its contrast evened out place by place, 0..1.
 
-    def __init__(self, key: str, size: int = 256) -> None:
-        self.key, self.size = key, size
+    Contrast limited adaptive histogram equalisation over squares of an eighth of the film, so that films of different
+    exposure and display look alike.
+    """
+    return torch.from_numpy(equalize_adapthist(brightness[0].numpy(), clip_limit=CLIP_LIMIT)).float()[None]
+
+
+class ToFilmGridd(Transform):
+    """``data[key]``, a film ``(1, X, Y)`` with brightness 0..1, becomes the network's input ``(3, size, size)``.
+
+    Args:
+        equalised: even out its contrast, see :func:`equalised`.
+    """
+
+    def __init__(self, key: str, size: int = 256, *, equalised: bool = False) -> None:
+        self.key, self.size, self.equalised = key, size, equalised
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         film: MetaTensor = data[self.key]
         columns, rows = film.shape[1:]
-        grid = MetaTensor(normalised(to_grid(film.as_tensor(), self.size)), meta=deepcopy(film.meta))
+        brightness = to_grid(film.as_tensor(), self.size)
+        if self.equalised:
+            brightness = equalised(brightness)
+        grid = MetaTensor(normalised(brightness), meta=deepcopy(film.meta))
         grid.affine = grid_affine(film.affine, columns, rows, self.size)
         return {**data, self.key: grid}
 
