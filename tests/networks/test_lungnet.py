@@ -121,6 +121,18 @@ def test_dropout_acts_in_training_alone():
         assert torch.equal(network(image), network(image))
 
 
+def test_all_maps_reach_the_head_in_bfloat16_channels_last():
+    """Which the input, a single float32 channel of no layout, would prevent."""
+    network = LungNet(kernels=4).to(memory_format=torch.channels_last)
+    seen = []
+    network.dropout.register_forward_pre_hook(lambda _, args: seen.extend(args))
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        network(torch.rand(1, 1, 19, 24))
+    assert seen[0].dtype == torch.bfloat16
+    assert seen[0].shape == (1, 41, 19, 24)
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
+
+
 def test_unknown_normalisation_is_named():
     with pytest.raises(ValueError, match="must be 'skip', 'plain' or None, got 'batch'"):
         LungNet(normalisation="batch")

@@ -123,6 +123,8 @@ class LungNet(nn.Module):
         maps = [self.stem(x)]
         for block in self.blocks:
             maps.append(block(maps[-1]))
+        # A single channel is float32 even under autocast, and of no layout: concatenated, all would become so.
+        maps[0] = maps[0].to(maps[-1].dtype).clone(memory_format=torch.channels_last)
         return self.head(self.dropout(torch.cat(maps, dim=1) if self.concatenate else maps[-1]))
 
 
