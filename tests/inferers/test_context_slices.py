@@ -36,6 +36,20 @@ def test_stacks_by_hand():
     assert stack_indices([10], depth=8, slices=15, step=2).tolist() == [[2, 4, 6, 8, 10, 12, 14, 14]]
 
 
+def test_the_first_block_answers_in_the_fast_order_and_type(srnet, volume):
+    """A tensor with one channel that is merely `contiguous` would turn all that it is joined with around."""
+    kinds = set()
+
+    def note(block, inputs, output):
+        kinds.add((output.dtype, output.is_contiguous(memory_format=torch.channels_last_3d)))
+
+    handle = srnet.encoder[0].register_forward_hook(note)
+    infer(ContextSlicesInferer(batch=2, amp=True), volume, srnet)
+    infer(StacksInferer(amp=True), torch.rand(2, 1, 8, 16, 16), srnet)
+    handle.remove()
+    assert kinds == {(torch.bfloat16, True)}
+
+
 @pytest.mark.parametrize("batch", [1, 2, 8])
 def test_equals_slice_by_slice(srnet, volume, batch):
     result = infer(ContextSlicesInferer(batch=batch), MetaTensor(volume), srnet)

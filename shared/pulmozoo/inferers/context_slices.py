@@ -34,6 +34,17 @@ def to_channels_last(network: Callable[..., Any]) -> None:
                 weight.data = weight.data.contiguous(memory_format=CHANNELS_LAST[weight.ndim])
 
 
+def laid_out(stacks: Tensor, amp: bool) -> Tensor:
+    """Stacks ``(N, 1, depth, H, W)`` in channels-last order, in bfloat16 where the network computes in it.
+
+    With one channel PyTorch takes either order for the other, and what is concatenated with such a tensor, and all that
+    follows, gets the slower one and the wider type.
+    """
+    kind = torch.bfloat16 if amp else stacks.dtype
+    last = torch.empty(stacks.shape, dtype=kind, device=stacks.device, memory_format=torch.channels_last_3d)
+    return last.copy_(stacks)
+
+
 class ContextSlicesInferer(Inferer):
     """Logits of volumes, ``(B, 1, D, H, W) -> (B, 1, D, H, W)`` in float32, from ``(B, 1, depth, H, W)`` stacks.
 
@@ -66,7 +77,7 @@ class ContextSlicesInferer(Inferer):
         with torch.autocast(volume.device.type, dtype=torch.bfloat16, enabled=self.amp):
             for group in in_batches(slices_with(volume), self.batch):
                 stacks = padded[:, stack_indices(group, self.depth, slices)].transpose(0, 1)
-                logits = network(stacks.contiguous(memory_format=torch.channels_last_3d))
+                logits = network(laid_out(stacks, self.amp))
                 answer[:, group] = logits[:, 0, :, :height, :width].transpose(0, 1).float()
         return answer
 
@@ -87,4 +98,4 @@ class StacksInferer(Inferer):
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
         stacks = convert_to_tensor(inputs)
         with torch.autocast(stacks.device.type, dtype=torch.bfloat16, enabled=self.amp):
-            return torch.cat([network(group).float() for group in stacks.split(self.batch)])
+            return torch.cat([network(laid_out(group, self.amp)).float() for group in stacks.split(self.batch)])
