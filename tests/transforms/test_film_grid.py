@@ -100,6 +100,11 @@ def test_equalised_films_no_longer_differ_by_their_exposure():
     assert (dark - bright).abs().max() < 0.02
 
 
+def test_a_rounding_error_above_white_is_white():
+    film = torch.linspace(0, 1, 64).expand(1, 64, 64)
+    assert torch.equal(equalised(film + 1e-7), equalised((film + 1e-7).clamp(max=1)))
+
+
 def test_only_the_grid_is_equalised():
     film = MetaTensor(0.2 + 0.1 * torch.rand(1, 40, 30))
     kept = film.clone()

@@ -61,7 +61,8 @@ def equalised(brightness: Tensor) -> Tensor:
     Contrast limited adaptive histogram equalisation over squares of an eighth of the film, so that films of different
     exposure and display look alike.
     """
-    return torch.from_numpy(equalize_adapthist(brightness[0].numpy(), clip_limit=CLIP_LIMIT)).float()[None]
+    within = brightness[0].clamp(0, 1).numpy()  # a resized film may be a rounding error off
+    return torch.from_numpy(equalize_adapthist(within, clip_limit=CLIP_LIMIT)).float()[None]
 
 
 class ToFilmGridd(Transform):
