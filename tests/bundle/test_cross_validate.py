@@ -142,7 +142,7 @@ def test_a_number_of_folds_that_the_data_does_not_have(data):
 
 
 def test_data_without_a_list(tmp_path):
-    with pytest.raises(BadInput, match=r"datalist\.json does not exist: expected data as `pulmozoo prepare`"):
+    with pytest.raises(BadInput, match=r"datalist\.json does not exist: expected a MONAI datalist"):
         folds_of(tmp_path, 5, seed=0)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pulmozoo.phantom.fields import Draws, centred_grid
-from pulmozoo.phantom.filters import correlated_noise, gaussian_blur
+from pulmozoo.phantom.filters import correlated_noise
 from pulmozoo.phantom.fissures import Fissure, LungBox
 from pulmozoo.phantom.scene import draw_subject
 from pulmozoo.phantom.trees import ANYWHERE, Segments, _calibre, _grow, tube_coverage
@@ -98,10 +98,3 @@ def test_fissure_keeps_its_thickness(step_mm):
 def test_noise_has_unit_variance(sd_voxels):
     noise = correlated_noise(Draws(0), (40, 41, 42), sd_voxels)
     assert float(noise.std()) == pytest.approx(1, abs=0.05)
-
-
-def test_blur_keeps_a_constant_and_the_sum():
-    point = torch.zeros(11, 12, 13)
-    point[5, 5, 6] = 1
-    torch.testing.assert_close(gaussian_blur(torch.ones(4, 2, 1), (1.0, 1.0, 1.0)), torch.ones(4, 2, 1))
-    assert float(gaussian_blur(point, (1.0, 0.5, 1.2)).sum()) == pytest.approx(1, abs=1e-5)

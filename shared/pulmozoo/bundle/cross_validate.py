@@ -4,7 +4,6 @@ Source of the figures: Anthimopoulos et al., https://arxiv.org/abs/1803.06167, t
 """
 
 import csv
-import json
 import logging
 import random
 import subprocess
@@ -17,10 +16,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from monai.bundle import ConfigParser
-from monai.data import load_decathlon_datalist
 from monai.utils import optional_import
 
 from ..datasets.annotated_slices import TABLE, rows_by_subject, write_splits
+from ..datasets.datalist import entries_of
 from ..files import whole, write_json, write_rows
 from ..metrics.compare import draw_boxes, paired, read_scores
 from ..metrics.confusion_figure import draw_confusion, row_shares
@@ -142,7 +141,7 @@ def folds_of(dataset_dir: Path, number: int, seed: int) -> list[list[Entry]]:
         entries = rows_by_subject(path)
     else:
         path = dataset_dir / "datalist.json"
-        entries = entries_of(path)
+        entries = [entry for split in SPLITS for entry in entries_of(dataset_dir, split)]
     if any("fold" not in entry for entry in entries):
         random.Random(seed).shuffle(entries)
         entries = [{**entry, "fold": index % number} for index, entry in enumerate(entries)]
@@ -150,14 +149,6 @@ def folds_of(dataset_dir: Path, number: int, seed: int) -> list[list[Entry]]:
     if number < 3 or found != list(range(number)):
         raise BadInput(f"expected {max(number, 3)} folds, 0 to {max(number, 3) - 1}, got {found} in {path}")
     return [[entry for entry in entries if entry["fold"] == fold] for fold in range(number)]
-
-
-def entries_of(path: Path) -> list[Entry]:
-    """Entries of all splits of a datalist."""
-    if not path.is_file():
-        raise BadInput(f"{path} does not exist: expected data as `pulmozoo prepare` or `pulmozoo phantom` writes it")
-    filled = [split for split in SPLITS if json.loads(path.read_text(encoding="utf-8")).get(split)]
-    return [entry for split in filled for entry in load_decathlon_datalist(str(path), True, split, str(path.parent))]
 
 
 def write_data(folder: Path, splits: Mapping[str, Sequence[Entry]]) -> None:

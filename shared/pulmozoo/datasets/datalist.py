@@ -10,16 +10,19 @@ from ..bundle.errors import BadInput
 
 
 def validation_entries(dataset_dir: str | Path) -> list[dict[str, Any]]:
-    """Entries of the split ``validation`` of ``datalist.json``, paths absolute; none where there is no such split.
+    """Entries of the split ``validation``; none without a data set: MONAI Label fills its own in."""
+    return entries_of(Path(dataset_dir), "validation") if dataset_dir else []
 
-    Without a data set there are none either: MONAI Label fills its own in. Raises BadInput where there is no list.
+
+def entries_of(dataset_dir: Path, split: str) -> list[dict[str, Any]]:
+    """Entries of a split of ``datalist.json``, paths absolute; none where there is no such split.
+
+    Raises BadInput where there is no list.
     """
-    if not dataset_dir:
-        return []
-    path = Path(dataset_dir) / "datalist.json"
+    path = dataset_dir / "datalist.json"
     if not path.is_file():
         raise BadInput(f"{path} does not exist: expected a MONAI datalist, see pulmozoo phantom and pulmozoo prepare")
-    if "validation" not in json.loads(path.read_text(encoding="utf-8")):
+    if not json.loads(path.read_text(encoding="utf-8")).get(split):
         return []
-    entries: list[dict[str, Any]] = load_decathlon_datalist(str(path), True, "validation", str(dataset_dir))
+    entries: list[dict[str, Any]] = load_decathlon_datalist(str(path), True, split, str(dataset_dir))
     return entries

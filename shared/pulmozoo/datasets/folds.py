@@ -13,17 +13,6 @@ from ..bundle.errors import BadInput
 LEAST_GAIN = 1e-12  # rounding must not count as a gain, or the climb might go in a circle
 
 
-def mean_entropy(counts: np.ndarray, folds: np.ndarray, number: int) -> float:
-    """Mean over the folds of the entropy (nats) of their classes.
-
-    Args:
-        counts: pixels of each scan and class, ``(scans, classes)``.
-        folds: fold of each scan, 0 to ``number - 1``.
-        number: of folds.
-    """
-    return float(np.mean([entropy(counts[folds == fold].sum(axis=0)) for fold in range(number)]))
-
-
 def entropy(pixels: np.ndarray) -> np.ndarray:
     """Entropy (nats) of the distribution along the last axis; 0 where nothing was counted."""
     share = pixels / np.maximum(pixels.sum(axis=-1, keepdims=True), 1)

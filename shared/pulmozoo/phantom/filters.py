@@ -10,13 +10,6 @@ from .fields import Draws
 Triple = tuple[float, float, float]
 
 
-def gaussian_blur(volume: Tensor, sd_voxels: Triple) -> Tensor:
-    """Separable Gaussian of a ``(X, Y, Z)`` volume, edges repeated."""
-    for axis, sd in enumerate(sd_voxels):
-        volume = slide(repeat_edges(volume, reach_of(sd), axis), gaussian_weights(sd), axis)
-    return volume
-
-
 def correlated_noise(draws: Draws, shape: tuple[int, ...], sd_voxels: Triple) -> Tensor:
     """Unit-variance Gaussian noise with Gaussian correlation, alike up to the edges."""
     noise = draws.noise([count + 2 * reach_of(sd) for count, sd in zip(shape, sd_voxels, strict=True)])
