@@ -1,14 +1,19 @@
 """Grading emphysema from scan to files: where the lungs come from, and what is said of masks that do not fit."""
 
+import csv
 import json
 import shutil
+import sys
 from collections.abc import Callable
+from math import log
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
+from monai.bundle import ConfigParser, ConfigWorkflow
 
 from conftest import halved, network_of, put_weights, run_inference
 from pulmozoo.cli import bundle_folder
@@ -124,6 +129,59 @@ def test_other_lungs_do_a_scan_again(small, chest_ct, lobes, given, tmp_path):
         assert run_inference(small, chest_ct, tmp_path / "OUT", lung_masks=mask).code == 0
     assert numbers_of(tmp_path / "OUT")["lungs_volume_ml"] == pytest.approx(VOXEL_ML * (lobes > 0).sum(), abs=0.01)
     assert "already done" in (tmp_path / "OUT" / "results.csv").read_text()
+
+
+@pytest.mark.parametrize(("preset", "weight"), [("phantom", 100), ("paper", 0), ("released", 0)])
+def test_only_the_phantom_preset_learns_from_what_is_painted(preset, weight):
+    parser = ConfigParser()
+    parser.read_config(str(bundle_folder("emphysema") / "configs" / "train.json"))
+    parser["preset"] = preset
+    assert parser.get_parsed_content("train#criterion").painted_weight == weight
+
+
+def test_a_training_reads_a_scan_once_and_varies_it(small, data_for):
+    parser = ConfigParser()
+    parser.read_config(str(small / "configs" / "train.json"))
+    parser.update(
+        {"dataset_dir": str(data_for(bundle_folder("emphysema"))), "bundle_root": str(small), "cache_rate": 1.0}
+    )
+    dataset = parser.get_parsed_content("train#dataset")
+    for entry in dataset.data:
+        entry["image"] = "gone"
+    first, second = (dataset[0] for _ in range(2))
+    assert not torch.equal(first["image"], second["image"])
+    assert set(first["painted"].unique().tolist()) <= {0, 1, 2}
+
+
+def test_evaluation_of_a_training(small, chest_ct, lobes, given, tmp_path, monkeypatch):
+    """Weights of a training give their own scores; those of the bundle are not asked for."""
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    network = network_of(small)
+    for head, share in ((network.cle_head, 0.4), (network.pse_head, 0.02)):
+        torch.nn.init.zeros_(head.weight)
+        torch.nn.init.constant_(head.bias, log(share / (1 - share)))
+    torch.save({"network": network.state_dict()}, tmp_path / "best.pt")
+    entry = {"image": str(chest_ct), "lung_mask": str(given(lobes > 0)), "cle_score": 5, "pse_score": 0}
+    write_json(tmp_path / "datalist.json", {"test": [entry]})
+    configs = [str(small / "configs" / name) for name in ("train.json", "evaluate.json")]
+    options = {"dataset_dir": str(tmp_path), "output_dir": str(tmp_path / "OUT"), "device": "cpu"}
+    workflow = ConfigWorkflow(
+        config_file=configs,
+        workflow_type="train",
+        logging_file=False,
+        checkpoint=str(tmp_path / "best.pt"),
+        weights_path=str(tmp_path / "there_is_none.pt"),
+        **options,
+    )
+    workflow.initialize()
+    workflow.run()
+    with (tmp_path / "OUT" / "scores.csv").open(newline="", encoding="utf-8") as file:
+        row, _ = csv.DictReader(file)
+    assert float(row["cle_percent"]) == pytest.approx(40, abs=0.5)
+    assert float(row["pse_percent"]) == pytest.approx(2, abs=0.1)
+    agreement = json.loads((tmp_path / "OUT" / "agreement.json").read_text(encoding="utf-8"))
+    assert (agreement["cle"]["accuracy"], agreement["pse"]["accuracy"]) == (1, 0)
+    assert {path.name for path in (tmp_path / "OUT").glob("*.png")} == {"agreement_cle.png", "agreement_pse.png"}
 
 
 def test_probability_maps(small, chest_ct, tmp_path):

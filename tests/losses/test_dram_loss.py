@@ -1,3 +1,5 @@
+from math import log
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ from pulmozoo.losses.dram import (
     interval_loss,
     intervals,
     overlap_loss,
+    painted_loss,
     segmentation_loss,
     stretched,
 )
@@ -86,6 +89,49 @@ def test_segmentation_of_a_batch_by_hand():
 def test_class_weights_of_the_papers_development_set():
     assert class_weights([782, 431, 478, 430, 275, 111]) == pytest.approx([0.2] * 5 + [0.436], abs=5e-4)
     assert class_weights([1145, 739, 623]) == pytest.approx([0.228, 0.353, 0.419], abs=5e-4)
+
+
+@pytest.fixture
+def painted() -> Tensor:
+    """Two voxels in the corner are paraseptal emphysema, the opposite corner is centrilobular."""
+    labels = torch.zeros(1, 1, 4, 4, 4, dtype=torch.uint8)
+    labels[0, 0, 0, 0, :2], labels[0, 0, 3, 3, 3] = 2, 1
+    return labels
+
+
+def test_painted_loss_by_hand(painted):
+    """A density of a half costs log 2 whatever the truth, of PSE four times; the corner's cell has 2 of 8 painted."""
+    lungs = torch.ones_like(painted)
+    even = torch.zeros(1, 2, 2, 2, 2)
+    assert painted_loss(even, painted, lungs).item() == pytest.approx(5 * log(2))
+    sure = even.clone()
+    sure[0, 1, 0, 0, 0] = log(3)  # density 3/4
+    wanted = -(0.25 * log(3 / 4) + 0.75 * log(1 / 4))
+    assert painted_loss(sure, painted, lungs).item() == pytest.approx((8 * log(2) + 4 * (7 * log(2) + wanted)) / 8)
+    lungs[0, 0, 0, 0, 1] = 0  # one of seven voxels of lung is left
+    wanted = -(1 / 7 * log(3 / 4) + 6 / 7 * log(1 / 4))
+    assert painted_loss(sure, painted, lungs).item() == pytest.approx((8 * log(2) + 4 * (7 * log(2) + wanted)) / 8)
+    lungs[0, 0, 2:] = 0  # of eight cells four have their own voxel in the lungs
+    assert painted_loss(sure, painted, lungs).item() == pytest.approx((4 * log(2) + 4 * (3 * log(2) + wanted)) / 4)
+
+
+def test_where_nobody_painted_nothing_is_learnt(painted):
+    lungs = torch.ones(2, 1, 4, 4, 4)
+    logits = torch.randn(2, 2, 2, 2, 2, requires_grad=True)
+    both = torch.cat([painted, torch.full_like(painted, 255)])
+    loss = painted_loss(logits, both, lungs)
+    loss.backward()
+    assert logits.grad[0].all()
+    assert not logits.grad[1].any()
+    assert loss.item() == pytest.approx(painted_loss(logits[:1], painted, lungs[:1]).item())
+    assert painted_loss(logits[1:], both[1:], lungs[1:]).item() == 0
+
+
+def test_the_whole_loss_counts_what_is_painted_by_its_weight(truth):
+    truth["painted"] = torch.ones_like(truth["lung"])
+    logits = logits_of(0.2, 0.03)
+    more = DRAMLoss(painted_weight=10)(logits, truth) - DRAMLoss()(logits, truth)
+    assert more.item() == pytest.approx(-10 * (log(0.2) + 4 * log(0.97)), rel=1e-5)
 
 
 @pytest.mark.parametrize("paper", [False, True])

@@ -8,7 +8,8 @@ from monai.data import DataLoader, MetaTensor
 
 from pulmozoo.bundle.errors import BadInput
 from pulmozoo.losses.dram import DRAMLoss
-from pulmozoo.transforms.emphysema_truth import EmphysemaTruthd, loss_batch
+from pulmozoo.transforms.emphysema_grid import EmphysemaGridd
+from pulmozoo.transforms.emphysema_truth import EmphysemaTruthd, PaintedOnGridd, loss_batch
 
 SHAPE = (20, 10, 10)
 AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
@@ -73,12 +74,33 @@ def test_no_truth_at_all(sample):
         EmphysemaTruthd()(sample)
 
 
+@pytest.mark.parametrize("released", [False, True], ids=["paper", "released"])
+def test_what_is_painted_is_on_the_grid_of_the_input(sample, tmp_path, released):
+    """The label equals the lungs: so it does on the working grid, where 255 would be unknown."""
+    truth = EmphysemaTruthd()({**sample, "label": save(tmp_path / "label.nii.gz", _1=4, _2=6)})
+    truth["lungs"][:, :4] = 2  # a box of one side, to be told from the other
+    grid = EmphysemaGridd(released=released, shape=(8, 16, 24))(truth)
+    painted = PaintedOnGridd(released=released)(grid)["painted"]
+    assert painted.dtype == torch.uint8
+    assert torch.equal(painted == 1, grid["lung"] == 2)
+    assert torch.equal(painted == 2, grid["lung"] == 1)
+    assert torch.equal(painted.affine, grid["image"].affine)
+
+
+def test_where_nobody_painted(sample):
+    grid = EmphysemaGridd(shape=(8, 16, 24))({**sample, "cle_score": 1, "pse_score": 0})
+    painted = PaintedOnGridd()(EmphysemaTruthd()(grid))["painted"]
+    assert painted.shape == (1, 8, 16, 24)
+    assert (painted == 255).all()
+
+
 def test_a_batch_is_what_the_loss_takes():
     items = [
         {
             "image": MetaTensor(torch.zeros(1, 8, 8, 8)),
             "image_hu": MetaTensor(torch.full((1, 8, 8, 8), -900.0)),
             "lung": MetaTensor(torch.ones(1, 8, 8, 8, dtype=torch.uint8)),
+            "painted": MetaTensor(torch.full((1, 8, 8, 8), 255, dtype=torch.uint8)),
             "cle_score": score,
             "pse_score": 0,
         }
@@ -88,4 +110,5 @@ def test_a_batch_is_what_the_loss_takes():
     image, truth = loss_batch(batch, "cpu")
     assert image.shape == (2, 1, 8, 8, 8)
     assert truth["cle_score"].tolist() == [0, 3]
+    assert truth["painted"].shape == truth["lung"].shape
     assert DRAMLoss()(torch.zeros(2, 2, 4, 4, 4), truth).isfinite()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..metrics.emphysema_scores import CLE, PSE, Scale
+from ..metrics.subtype_scores import SUBTYPES
 from ..networks.dram import at_map_size, grade_logits, lung_means
 
 LAA_HU = -950.0
@@ -20,6 +21,8 @@ FACTOR = 10.0
 OVERLAP_WEIGHT = 2.0
 INSIDE_WEIGHT = 0.85  # of the segmentation loss in the lungs; the paper calls it label smoothing
 POSITIVE_WEIGHT = (0.3, 0.7)
+PAINTED_WEIGHTS = (1.0, 4.0)  # centrilobular, and paraseptal, which is rarer and would drown
+UNPAINTED = 255  # in a painted label map: nobody has looked here
 
 
 def stretched(share: Tensor) -> Tensor:
@@ -75,6 +78,32 @@ def segmentation_loss(density: Tensor, low: Tensor, lungs: Tensor) -> Tensor:
     return -(right.log() * weight * inside).sum() / weight.sum()
 
 
+def painted_loss(logits: Tensor, painted: Tensor, lungs: Tensor) -> Tensor:
+    """Cross-entropy of both densities with the share of each cell that is painted; 0 where nobody painted.
+
+    Ours: paper and program know no painted map. A cell of the maps is the 3 x 3 x 3 voxels around the one that
+    :func:`..networks.dram.at_map_size` takes; of them those in painted lungs count. The mean is that over the cells
+    whose own voxel is one of these, summed over the subtypes with the weights 1 and 4.
+
+    Args:
+        logits: ``(B, 2, d, h, w)``.
+        painted: ``(B, 1, D, H, W)``, 1 centrilobular, 2 paraseptal, 255 where nobody painted.
+        lungs: of the same shape, not 0 inside.
+    """
+    known = (lungs > 0) & (painted != UNPAINTED)
+    voxels = cell_means(known).clamp(min=SMALLEST_SHARE)
+    shares = torch.cat([cell_means(known & (painted == label)) / voxels for label in SUBTYPES.values()], dim=1)
+    inside = at_map_size(known, logits)
+    costs = F.binary_cross_entropy_with_logits(logits, shares, reduction="none") * inside
+    weights = torch.tensor(PAINTED_WEIGHTS, device=logits.device)
+    return (costs.sum(dim=(0, 2, 3, 4)) * weights).sum() / inside.sum().clamp(min=1)
+
+
+def cell_means(mask: Tensor) -> Tensor:
+    """Mean of ``(B, 1, D, H, W)`` around every second voxel: ``(B, 1, D/2, H/2, W/2)``, sizes even."""
+    return F.avg_pool3d(mask.float(), kernel_size=3, stride=2, padding=1)
+
+
 def class_weights(counts: Sequence[int]) -> list[float]:
     """Inverse frequencies that sum to 1, cut to [0.2, 0.8]; ``counts`` holds the training scans of each score."""
     inverse = [1 / count for count in counts]
@@ -85,11 +114,12 @@ class DRAMLoss(nn.Module):
     """What DRAM learns from: ``(B, 2, d, h, w)`` logits of its regression, and a dictionary of truth.
 
     The truth holds ``lung`` ``(B, 1, D, H, W)``, not 0 inside; ``image_hu`` of the same shape, before any window; and
-    the visual scores ``cle_score`` and ``pse_score`` ``(B,)``.
+    the visual scores ``cle_score`` and ``pse_score`` ``(B,)``; with ``painted_weight`` also ``painted``.
 
     Args:
         paper: the paper's plain sum; else the published program's, with the stretched intervals, class weights and the
             overlap counted twice.
+        painted_weight: of :func:`painted_loss`; 0 in paper and program, which learn from the scores alone.
         cle_weights, pse_weights: see :func:`class_weights`; of the intervals of the published form.
     """
 
@@ -97,11 +127,12 @@ class DRAMLoss(nn.Module):
         self,
         *,
         paper: bool = False,
+        painted_weight: float = 0.0,
         cle_weights: Sequence[float] = (1.0,) * len(CLE.grades),
         pse_weights: Sequence[float] = (1.0,) * len(PSE.grades),
     ) -> None:
         super().__init__()
-        self.paper = paper
+        self.paper, self.painted_weight = paper, painted_weight
         self.cle_weights, self.pse_weights = list(cle_weights), list(pse_weights)
 
     def interval_sum(self, shares: Tensor, scores: Tensor, scale: Scale, weights: Sequence[float]) -> Tensor:
@@ -119,12 +150,15 @@ class DRAMLoss(nn.Module):
         low = at_map_size((truth["image_hu"] < LAA_HU) & lungs & ill, maps)
         lungs = at_map_size(lungs, maps)
         overlap = overlap_loss(maps, lungs)
-        return (
+        loss = (
             self.interval_sum(cle_share, cle_score, CLE, self.cle_weights)
             + self.interval_sum(pse_share, pse_score, PSE, self.pse_weights)
             + (overlap if self.paper else OVERLAP_WEIGHT * overlap)
             + segmentation_loss(maps.sum(dim=1, keepdim=True).clamp(0, 1), low, lungs)
         )
+        if self.painted_weight:
+            loss = loss + self.painted_weight * painted_loss(logits.float(), truth["painted"], truth["lung"])
+        return loss
 
 
 class GradeLoss(nn.Module):

@@ -10,8 +10,12 @@ from monai.transforms import Transform
 from torch import Tensor
 
 from ..bundle.errors import BadInput
+from ..losses.dram import UNPAINTED
 from ..metrics.emphysema_scores import CLE, PSE
+from .emphysema_grid import labels_on_working_grid
+from .grid import with_meta
 from .lung_files import on_ct
+from .upright_box import box_of, cut, turned, upright
 
 CENTRILOBULAR, PARASEPTAL = 1, 2
 SCALES = {"cle_score": (CLE, CENTRILOBULAR), "pse_score": (PSE, PARASEPTAL)}
@@ -63,6 +67,33 @@ class EmphysemaTruthd(Transform):
         return label
 
 
+class PaintedOnGridd(Transform):
+    """Add ``painted``, the label map on the working grid ``(1, D, H, W)``; 255 throughout where nobody painted.
+
+    Takes what :class:`EmphysemaTruthd` and :class:`~.emphysema_grid.EmphysemaGridd` left.
+
+    Args:
+        released: how :class:`~.emphysema_grid.EmphysemaGridd` prepared the scan.
+        ct_key, label_key: on the scan's grid.
+        image_key: the network's input, which tells the box it was cut from.
+    """
+
+    def __init__(
+        self, *, released: bool = False, ct_key: str = "ct_hu", label_key: str = "label", image_key: str = "image"
+    ) -> None:
+        self.released = released
+        self.ct_key, self.label_key, self.image_key = ct_key, label_key, image_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        image = data[self.image_key]
+        painted = torch.full(image.shape, UNPAINTED)
+        if self.label_key in data:
+            turn, affine = upright(data[self.ct_key])
+            label = cut(turned(data[self.label_key], turn), box_of(image, affine))
+            painted = labels_on_working_grid(label, image.shape[1:], released=self.released)
+        return {**data, "painted": with_meta(painted.to(torch.uint8), image, image.affine)}
+
+
 def share(mask: Tensor, lungs: Tensor) -> float:
     """Share of the lungs that is in a mask; both of one shape."""
     inside = torch.as_tensor(lungs) > 0
@@ -75,6 +106,6 @@ def loss_batch(
     """``prepare_batch`` of a trainer: network input, and the truth as :class:`..losses.dram.DRAMLoss` takes it."""
     moved = {
         key: torch.as_tensor(batch[key]).to(device=device, non_blocking=non_blocking, **kwargs)
-        for key in ("image", "lung", "image_hu", *SCALES)
+        for key in ("image", "lung", "image_hu", "painted", *SCALES)
     }
     return moved.pop("image"), moved
