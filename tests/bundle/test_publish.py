@@ -66,6 +66,7 @@ def test_round_trip_by_a_hub(hub, small_bundle, tmp_path):
     packed = unpack(pack(small_bundle, tmp_path / "dist"), tmp_path / "unpacked")
     wanted = contents(packed)
     assert {name: repository["files"][name] for name in wanted} == wanted
+    assert repository["files"]["overlay.jpg"] == wanted["docs/overlay.jpg"]
     card = repository["files"]["README.md"].decode()
     assert "library_name: monai" in card
     assert TOKEN not in sent.stdout + sent.stderr

@@ -208,6 +208,11 @@ BROKEN: dict[str, tuple[str, Change, str]] = {
         replace(README, "configs/evaluate.json", "evaluate"),
         r"no command with configs/evaluate\.json",
     ),
+    "card with a lost picture": (
+        "readme_pictures",
+        replace(README, "(overlay.jpg)", "(lost.jpg)"),
+        "shows lost.jpg, which does not lie beside it",
+    ),
     "card without memory": ("readme_statements", replace(README, "memory", "room"), "says nothing of: memory"),
     "indent of 2": (
         "json_indent",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -95,6 +96,8 @@ def to_hub(archive: Path, repo: str, *, private: bool, dry_run: bool) -> str:
     version = read_metadata(bundle)["version"]
     if version in tags_of(repo):
         raise BadInput(f"{hub}/{repo} has a version {version} already: raise the version in its metadata")
+    for picture in (bundle / "docs").glob("*.jpg"):  # the Hub shows the card at the root
+        shutil.copy(picture, bundle)
     if not dry_run:
         try:
             push_to_hf_hub(

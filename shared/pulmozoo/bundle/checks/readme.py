@@ -49,3 +49,9 @@ def readme_statements(bundle: Candidate) -> None:
     missing = [statement for statement in STATEMENTS if statement not in said]
     if missing:
         raise BadInput(f"{README} says nothing of: {', '.join(missing)}")
+
+
+def readme_pictures(bundle: Candidate) -> None:
+    for picture in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", bundle.text(README)):
+        if not (bundle.root / README).with_name(picture).is_file():
+            raise BadInput(f"{README} shows {picture}, which does not lie beside it: add it or remove the line")

@@ -35,6 +35,7 @@ CHECKS: tuple[Callable[[Candidate], None], ...] = (  # those that read files; th
     readme.readme_sections,
     readme.readme_commands,
     readme.readme_statements,
+    readme.readme_pictures,
     configs.json_indent,
     configs.inference_keys,
     configs.training_keys,
