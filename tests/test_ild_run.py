@@ -6,6 +6,8 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
+from monai.bundle import ConfigParser
 
 from conftest import run_inference
 from pulmozoo.cli import bundle_folder
@@ -107,3 +109,19 @@ def test_a_cohort_is_learnt_from_and_evaluated(small_ild, tmp_path, monkeypatch)
     full = np.asarray(nib.load(data / entry["ild_patterns"]).dataobj)
     pixels = [float(rows[-1][f"{name}_pixels"]) for name in NAMES]
     assert pixels == np.bincount(full.ravel(), minlength=7)[1:].tolist()
+
+
+@pytest.mark.parametrize(("preset", "varied"), [("phantom", True), ("paper", False)])
+def test_scans_are_varied_for_synthetic_chests_alone(preset, varied):
+    """The paper mirrors and turns its crops, which moves densities but makes no new ones; annotations stay whole."""
+    parser = ConfigParser()
+    parser.read_config(str(bundle_folder("ild") / "configs" / "train.json"))
+    parser["preset"] = preset
+    augmentation = parser.get_parsed_content("augmentation").set_random_state(0)
+    image = torch.rand(1, 20, 24)
+    lungs = torch.zeros(1, 20, 24)
+    lungs[:, 3:17, 2:9], lungs[:, 3:17, 14:22] = 1, 2
+    data = {"image": torch.cat([image, lungs])[:, None], "label": (4 * (lungs > 0))[:, None], "crops": [(0, 1), (0, 2)]}
+    crops = [augmentation(data) for _ in range(12)]
+    assert {tuple(crop["label"][0].unique().tolist()) for crop in crops} == {(0, 4)}
+    assert any(not torch.isin(crop["image"], image).all() for crop in crops) == varied
