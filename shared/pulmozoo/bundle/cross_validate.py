@@ -167,8 +167,7 @@ def datalist_of(parts: Sequence[Sequence[Entry]], fold: int) -> dict[str, list[E
 
 
 def train_and_test(bundle: Path, folder: Path, setting: Setting) -> None:
-    """Train on a fold's data, if the setting has anything to train, then test the best epoch, the last one where none
-    was validated."""
+    """Train on a fold's data, if there is anything to train, then test the best epoch, the last if none was scored."""
     configs = ("configs/train.json", *setting.overlays)
     options = {**setting.options, "dataset_dir": folder}
     if parameters_of(bundle, setting):
