@@ -11,6 +11,12 @@ def join() -> None:
     idist.initialize("nccl" if torch.cuda.is_available() else "gloo")
 
 
+def leave() -> None:
+    """Wait for the other processes, then be none of them: one that ended at once might be aborted by gloo's threads."""
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
 def own_device() -> str:
     """``cuda:<number>`` of this process, or ``cpu``."""
     return f"cuda:{idist.get_local_rank()}" if torch.cuda.is_available() else "cpu"
