@@ -3,7 +3,7 @@ import multiprocessing
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -82,11 +82,11 @@ class Training:
         (self.network(batch) - 3).square().mean().backward()
         self.optimizer.step()
 
-    def run(self, until: int | None = None) -> "Training":
+    def run(self, until: int | None = None, scans: Sequence[float] = (1.0, -1.0)) -> "Training":
         """Train; after ``until`` epochs the next one is cut off in its middle."""
         if until is not None:
             self.trainer.add_event_handler(Events.ITERATION_COMPLETED(once=until * 2 + 1), kill)
-        self.trainer.run([torch.ones(1, 1), -torch.ones(1, 1)], max_epochs=self.max_epochs)
+        self.trainer.run([torch.full((1, 1), scan) for scan in scans], max_epochs=self.max_epochs)
         return self
 
 
@@ -151,6 +151,14 @@ def rest_of(told: Connection) -> list[int]:
             found.append(told.recv())
     except EOFError:
         return found
+
+
+@pytest.mark.parametrize("scans", [(1.0,), (1.0, -1.0, 2.0)])
+def test_resumed_training_may_have_other_scans(tmp_path, scans):
+    Training(tmp_path / "last.pt", max_epochs=3).run()
+    resumed = Training(tmp_path / "last.pt", max_epochs=5).run(scans=scans)
+    assert resumed.trainer.state.epoch == 5
+    assert len(resumed.rates) == 2 * len(scans)
 
 
 def test_finished_training_has_nothing_to_do(tmp_path):

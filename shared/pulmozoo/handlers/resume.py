@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 class Resume:
     """Save after every epoch and load at the start: no more than an epoch is lost.
 
+    A training goes on with as many epochs left, however many scans the data set has by then.
+
     Args:
         path: the one file that is written, replaced as a whole.
         parts: what has a state: ``network``, ``optimizer``, ``scheduler``, ...
@@ -38,7 +40,7 @@ class Resume:
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
         engine.state.epoch = state["epoch"]
-        engine.state.iteration = state["iteration"]
+        engine.state.iteration = state["epoch"] * engine.state.epoch_length
         logger.info("resumed %s after epoch %d", self.path, state["epoch"])
 
     def save(self, engine: Engine) -> None:
