@@ -1,16 +1,27 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from PIL import Image
 
 from conftest import write_nifti
 from pulmozoo.bundle.errors import BadInput
 from pulmozoo.metrics import lobe_yardstick
-from pulmozoo.metrics.lobe_yardstick import lobes_agree, mask_dice, scan_numbers, share_near, write_yardstick
+from pulmozoo.metrics.lobe_yardstick import (
+    classical_lungs,
+    lobes_agree,
+    mask_dice,
+    prior_in,
+    scan_numbers,
+    share_near,
+    write_yardstick,
+)
 from toy_chest import LUNG_HU, toy_chest
 
 GRID = (116, 80, 72), (3.0, 3.0, 3.0)
@@ -57,6 +68,11 @@ def labels(chest: dict[str, torch.Tensor]) -> MetaTensor:
     return MetaTensor(chest["lobes"][None], affine=chest["affine"])
 
 
+def numbers_of(ct_hu: MetaTensor, lobes: MetaTensor) -> dict[str, Any]:
+    lungs = classical_lungs(ct_hu)
+    return scan_numbers(ct_hu, lobes, lungs, prior_in(lungs, ct_hu.affine.numpy()))
+
+
 def test_dice_by_hand():
     one, other = np.array([1, 1, 1, 2, 0]), np.array([1, 1, 3, 2, 0])
     assert mask_dice(one > 0, other > 0) == 1
@@ -81,7 +97,7 @@ def test_true_borders_lie_at_sheets_and_the_prior_does_not(chest):
         along = np.moveaxis(lobes, axis, 0)
         met = (along[:-1] != along[1:]) & (along[:-1] > 0) & (along[1:] > 0)
         np.moveaxis(ct, axis, 0)[:-1][met] = LUNG_HU + 250
-    numbers = scan_numbers(MetaTensor(torch.from_numpy(ct)[None].short(), affine=chest["affine"]), labels(chest))
+    numbers = numbers_of(MetaTensor(torch.from_numpy(ct)[None].short(), affine=chest["affine"]), labels(chest))
     assert numbers["lungs_dice"] > 0.97
     assert numbers["fissures_measurable"]
     assert numbers["lobes_all_at_sheets_percent"] > 80
@@ -94,10 +110,27 @@ def test_nothing_is_said_of_fissures_in_thick_slices(chest):
         chest["ct_hu"][None, :, :, ::2], affine=chest["affine"] @ torch.diag(torch.tensor([1.0, 1, 2, 1])).double()
     )
     lobes = MetaTensor(chest["lobes"][None, :, :, ::2], affine=thick.affine)
-    numbers = scan_numbers(thick, lobes)
+    numbers = numbers_of(thick, lobes)
     assert (numbers["slice_mm"], numbers["fissures_measurable"]) == (pytest.approx(6.0), False)
     assert not [name for name in numbers if "sheets" in name]
     assert numbers["missing_neighbours"] == numbers["wrong_neighbours"] == ""
+
+
+def test_prior_of_a_turned_scan_lies_in_the_same_places(chest):
+    """However the voxels are stored, and 10 degrees off the patient's axes, which the prior takes as the closest."""
+    lungs, affine = (
+        (chest["lobes"].numpy() > 0) + (chest["lobes"].numpy() > 2).astype(np.uint8),
+        chest["affine"].numpy(),
+    )
+    expected = prior_in(lungs, affine)
+    angle = np.deg2rad(10)
+    tilt = np.eye(4)
+    tilt[1:3, 1:3] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    orientation = nib.orientations.axcodes2ornt("SPL")
+    turned = np.ascontiguousarray(nib.orientations.apply_orientation(lungs, orientation))
+    stored = tilt @ affine @ nib.orientations.inv_ornt_aff(orientation, lungs.shape)
+    assert np.array_equal(prior_in(turned, stored), nib.orientations.apply_orientation(expected, orientation))
+    assert set(np.unique(expected)) == {0, 1, 2, 3, 4, 5}
 
 
 def test_table_of_scans_with_a_pair_a_change_and_a_failure(scans, results, tmp_path, monkeypatch):
@@ -117,12 +150,14 @@ def test_table_of_scans_with_a_pair_a_change_and_a_failure(scans, results, tmp_p
         table = list(csv.DictReader(file))
     assert [row["scan"] for row in table] == ["a", "b", "water"]
     assert [*table[0]][-2:] == ["status", "reason"]
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["a.png", "b.png"]
+    assert np.ptp(np.asarray(Image.open(tmp_path / "out" / "a.png")), axis=-1).max() > 0  # lobes in colour
 
 
 def test_lobes_of_other_numbers_are_refused(chest):
     other = labels(chest)
     with pytest.raises(BadInput, match="a label 14: expected 1 to 5"):
-        scan_numbers(MetaTensor(chest["ct_hu"][None], affine=chest["affine"]), other.where(other != 5, 14))
+        numbers_of(MetaTensor(chest["ct_hu"][None], affine=chest["affine"]), other.where(other != 5, 14))
 
 
 def test_what_cannot_be_measured_leaves_no_table(scans, results, tmp_path):

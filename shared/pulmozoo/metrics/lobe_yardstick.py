@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import torch
 from monai.data import MetaTensor
@@ -19,6 +20,7 @@ from ..bundle.errors import BadInput, innermost_reason
 from ..bundle.run import write_csv
 from ..datasets.scans import find_scans
 from ..files import write_json
+from ..handlers.overlay import truth_and_prediction
 from ..phantom.lobe_shape import shape_prior
 from ..transforms.grid import resample, resample_labels, working_shape
 from ..transforms.lung_files import file_of, on_ct, read_labels
@@ -85,20 +87,34 @@ def sheet_numbers(ct_hu: np.ndarray, lungs: np.ndarray, maps: Mapping[str, np.nd
     return numbers
 
 
-def scan_numbers(ct_hu: MetaTensor, lobes: MetaTensor) -> Numbers:
-    """All that one CT says of its lobes, both ``(1, X, Y, Z)`` on one grid.
+def classical_lungs(ct_hu: MetaTensor) -> np.ndarray:
+    """Left 1 and right 2, uint8 ``(X, Y, Z)``; BadInput if no lung is found."""
+    lungs = lungs_from_ct(ct_hu.as_tensor()[0].numpy(), ct_hu.affine)
+    if not lungs.any():
+        raise BadInput("no lung was found by classical means: expected a chest CT; leave this scan out")
+    return lungs
 
-    BadInput for other labels or if no lung is found in the CT.
+
+def prior_in(lungs: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """The shape prior in lungs ``(X, Y, Z)``, along the anatomical axes that are closest to the scan's."""
+    turn = nib.orientations.inv_ornt_aff(nib.orientations.io_orientation(affine), lungs.shape)
+    return shape_prior(torch.from_numpy(lungs), torch.from_numpy(np.linalg.inv(turn))).numpy()
+
+
+def scan_numbers(ct_hu: MetaTensor, lobes: MetaTensor, lungs: np.ndarray, prior: np.ndarray) -> Numbers:
+    """All that one CT says of its lobes; BadInput for other labels.
+
     Where slices are too thick for fissures to be measured, nothing is said of sheets.
+
+    Args:
+        ct_hu, lobes: ``(1, X, Y, Z)`` on one grid.
+        lungs, prior: of :func:`classical_lungs` and :func:`prior_in`, ``(X, Y, Z)``.
     """
     ct, found = ct_hu.as_tensor()[0].numpy(), lobes.as_tensor()[0].numpy()
     if found.max() > max(NAMES):
         raise BadInput(
             f"the lobes have a label {found.max()}: expected 1 to {max(NAMES)} as the lobe bundle writes them"
         )
-    lungs = lungs_from_ct(ct, ct_hu.affine)
-    if not lungs.any():
-        raise BadInput("no lung was found by classical means: expected a chest CT; leave this scan out")
     spacing_mm = ct_hu.pixdim.tolist()
     numbers: Numbers = {
         "lungs_dice": mask_dice(found > 0, lungs > 0),
@@ -109,7 +125,6 @@ def scan_numbers(ct_hu: MetaTensor, lobes: MetaTensor) -> Numbers:
         "fissures_measurable": max(spacing_mm) <= THICKEST_MM,
     }
     if numbers["fissures_measurable"]:
-        prior = shape_prior(torch.from_numpy(lungs), ct_hu.affine).numpy()
         box = ndimage.find_objects((lungs > 0).astype(np.uint8))[0]
         volumes = (ct.astype(np.float32), lungs, found, prior)
         ct, lungs, found, prior = (cubic(volume[box], spacing_mm) for volume in volumes)
@@ -136,7 +151,9 @@ def stability_numbers(change: str, ct_hu: MetaTensor, lobes: MetaTensor, changed
 def write_yardstick(
     output_dir: Path, scans: Path, results: Mapping[str, Path], pairs: Sequence[str] = ()
 ) -> list[Numbers]:
-    """Measure the lobes of every CT at or below ``scans``; write ``yardstick.csv`` and ``yardstick.json``.
+    """Measure the lobes of every CT at or below ``scans``; write ``yardstick.csv``, ``yardstick.json`` and pictures.
+
+    ``<scan>.png`` shows the CT above, the shape prior in the middle and the lobes below, where these two differ most.
 
     Args:
         output_dir: made if missing.
@@ -152,7 +169,7 @@ def write_yardstick(
     rows = []
     for scan, image in found.items():
         try:
-            numbers = one_scan(scan, image, results, partners.get(scan))
+            numbers = one_scan(scan, image, results, partners.get(scan), output_dir / f"{scan}.png")
             rows.append({"scan": scan, **numbers, "status": "done", "reason": ""})
         except (BadInput, ValueError, OSError) as error:
             logger.warning("%s is left out: %s", scan, innermost_reason(error))
@@ -174,11 +191,16 @@ def paired(pairs: Sequence[str], scans: Mapping[str, Path]) -> dict[str, str]:
     return dict(both + [(other, one) for one, other in both])
 
 
-def one_scan(scan: str, image: Path, results: Mapping[str, Path], partner: str | None) -> Numbers:
-    """A scan's row without its name."""
+def one_scan(scan: str, image: Path, results: Mapping[str, Path], partner: str | None, picture: Path) -> Numbers:
+    """A scan's row without its name, and its picture."""
     ct_hu = read_ct(image)
     lobes = on_ct(file_of(results[AS_IS], scan), ct_hu)
-    numbers = {"weights_sha256": weights_of(results[AS_IS] / scan), **scan_numbers(ct_hu, lobes)}
+    lungs = classical_lungs(ct_hu)
+    prior = prior_in(lungs, ct_hu.affine.numpy())
+    numbers = {"weights_sha256": weights_of(results[AS_IS] / scan), **scan_numbers(ct_hu, lobes, lungs, prior)}
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    on_scan = MetaTensor(torch.from_numpy(prior)[None], affine=ct_hu.affine)
+    truth_and_prediction(ct_hu, on_scan, lobes, scan, NAMES).save(picture)
     changed = {change: file_of(folder, scan) for change, folder in results.items() if change != AS_IS}
     if partner is not None:
         changed["pair"] = file_of(results[AS_IS], partner)
