@@ -57,6 +57,18 @@ def test_sgd_is_the_papers_first_training(configs):
     assert all("Rand" not in each["_target_"] for each in parser["augmentation"]["transforms"])
 
 
+def test_half_of_the_chests_are_seen_in_part(configs):
+    """Down to one lung: a network that has only seen two takes the left half of any view for a left lung."""
+    cut = parsed(configs).get_parsed_content("augmentation").transforms[0].set_random_state(0)
+    voxels = torch.arange(20 * 20 * 20).reshape(1, 20, 20, 20)
+    views = [cut({"image": voxels.float(), "label": voxels}) for _ in range(60)]
+    assert all(torch.equal(view["image"].long(), view["label"].long()) for view in views)
+    widths = [view["label"].shape[3] for view in views]
+    assert 20 < sum(view["label"].shape[1:] == voxels.shape[1:] for view in views) < 40
+    assert min(widths) < 10
+    assert max(view["label"][0, 0, 0, 0] % 20 for view in views) > 6  # of either side
+
+
 def test_adam_is_that_of_the_published_settings(configs):
     parser = parsed(configs, "adam")
     assert isinstance(parser.get_parsed_content("train#optimizer"), torch.optim.Adam)
