@@ -13,6 +13,7 @@ from .trees import bend
 
 RIB_POINTS = 48
 STRANDS = 7  # tubes side by side that make up one rib
+MOST_STRETCH = 1.6
 MOST_BONE = 16.0  # mm of water that ribs one behind the other can add
 CORTEX = (1.7, 0.8, 0.6, 0.55, 0.6, 0.85, 2.1)  # their densities above soft tissue, lower edge to upper
 
@@ -66,8 +67,14 @@ def draw_build(draws: Draws, chest: Chest) -> Build:
         rib_fall=draws.uniform(0.9, 1.4),
         neck=draws.uniform(52, 66),
         taper=draws.uniform(90, 170),
-        tall=min(max(draws.normal(0.92, 0.1), 0.7), 1.15) / ((left.top - floor) / (2 * cage)),
+        tall=_draw_tallness(draws, left.top - floor, 2 * cage),
     )
+
+
+def _draw_tallness(draws: Draws, height: float, width: float) -> float:
+    """What makes lungs this high to the dome and this wide those of a standing patient, as far as that is little."""
+    aspect = min(max(draws.normal(0.92, 0.1), 0.7), 1.15)
+    return min(aspect / (height / width), MOST_STRETCH)
 
 
 def _draw_breasts(draws: Draws, cage: float, floor: float) -> tuple[float, float, float, float]:
