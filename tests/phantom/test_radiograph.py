@@ -1,13 +1,15 @@
 """Chest films of the phantom: the mask is where the air is, and the film is darker there by the known amount."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from pulmozoo.bundle.errors import BadInput
-from pulmozoo.phantom.anatomy import LEFT, RIGHT
+from pulmozoo.phantom.anatomy import LEFT, RIGHT, draw_chest
 from pulmozoo.phantom.fields import Draws, Grid, Points
+from pulmozoo.phantom.film_body import MOST_STRETCH, apex_depth, draw_build, rib_paths
 from pulmozoo.phantom.film_devices import CHANCES, CHEST_TUBE, DEVICES, draw_devices
 from pulmozoo.phantom.film_lungs import Lungs, lung_shadow, vessel_shadow
 from pulmozoo.phantom.fissures import LungBox
@@ -192,6 +194,41 @@ def test_keys_shapes_and_ranges(tension):
     assert set(tension["mask"].unique().tolist()) == {0, 1}
     assert tension["has_pneumothorax"] is True
     assert 3 < tension["pixel_mm"] < 8
+
+
+def test_top_of_a_lung_is_a_dome_that_leans_inward():
+    """A box 100 mm wide and 100 mm high, tapered over the upper 50: half-width 52.5 * sqrt(1 - 1/4) at half of it."""
+    x, z = torch.tensor([44.0, 38.0, 50.0]), torch.tensor([75.0, 100.0, 20.0])
+    depth = apex_depth(LungBox((0, -60, 0), (100, 60, 100)), 50.0, x, z)
+    assert depth[0].item() == pytest.approx(0.8 * 52.5 * 0.75**0.5, abs=0.01)
+    assert depth[1].item() == pytest.approx(0, abs=0.01)
+    assert depth[2] > 100  # below the dome it bounds nothing
+
+
+def test_upper_ribs_keep_to_the_tops_of_the_lungs_and_fall_to_the_front(patient):
+    untapered = rib_paths(patient.chest, replace(patient.build, taper=1.0), patient.lungs.boxes)
+    furthest = []
+    for ribs in (patient.ribs, untapered):
+        outside = [
+            apex_depth(box, patient.build.taper, paths[:3, :, 0], paths[:3, :, 2]).min().item()
+            for box, paths in zip(patient.lungs.boxes, ribs, strict=True)
+        ]
+        furthest.append(min(outside))
+    assert furthest[0] > furthest[1] + 2
+    assert (patient.ribs[:, :, -1, 2] < patient.ribs[:, :, 0, 2] - 15).all()
+
+
+def test_lungs_stand_as_tall_on_a_film_as_those_of_a_standing_patient():
+    shares = []
+    for seed in range(40):
+        chest = draw_chest(Draws(seed))
+        build = draw_build(Draws(seed, 1), chest)
+        if build.tall < MOST_STRETCH:
+            shares.append(build.tall * (build.top - build.floor) / (2 * build.cage))
+    assert len(shares) > 20
+    assert min(shares) >= 0.69
+    assert max(shares) <= 1.16
+    assert sum(shares) / len(shares) == pytest.approx(0.92, abs=0.06)
 
 
 def test_same_seed_same_film_and_other_seed_other_film(patient, tension):

@@ -7,12 +7,15 @@ from torch import Tensor
 
 from .anatomy import LEFT, RIGHT, Chest, Hemithorax, cage_depth
 from .fields import Draws, smoothstep
+from .fissures import LungBox
 from .projection import Frame, capsule_shadow, ellipsoid_shadow, tube_shadow
 from .trees import bend
 
 RIB_POINTS = 48
 STRANDS = 7  # tubes side by side that make up one rib
-CORTEX = (3.0, 0.7, 0.48, 0.43, 0.48, 0.7, 2.8)  # their densities above soft tissue, lower edge to upper
+MOST_STRETCH = 1.6
+MOST_BONE = 16.0  # mm of water that ribs one behind the other can add
+CORTEX = (1.7, 0.8, 0.6, 0.55, 0.6, 0.85, 2.1)  # their densities above soft tissue, lower edge to upper
 
 
 @dataclass(frozen=True)
@@ -23,13 +26,17 @@ class Build:
     half_depth: float
     tissue: float
     top: float
+    floor: float  # height of the left half of the diaphragm at its top
     cage: float
     exponent: float
     breasts: tuple[float, float, float, float] | None  # distance apart, height, radius, thickness
     bubbles: tuple[tuple[tuple[float, float], tuple[float, float, float]], ...]
     bone: float  # 1 for a healthy adult
     rib_gap: float
+    rib_fall: float  # how steeply the ribs fall, 1 in the usual chest
     neck: float
+    taper: float  # over this the top of a lung is a dome from side to side
+    tall: float  # height over width, relative to the chest that was drawn
 
 
 def draw_build(draws: Draws, chest: Chest) -> Build:
@@ -50,22 +57,32 @@ def draw_build(draws: Draws, chest: Chest) -> Build:
         half_depth=0.5 * (left.anterior + left.posterior) + 22 + 0.6 * fat,
         tissue=draws.uniform(0.97, 1.03) - 0.0015 * fat,
         top=left.top,
+        floor=floor,
         cage=cage,
         exponent=draws.uniform(2.1, 2.7),
-        breasts=_draw_breasts(draws, cage) if draws.chance(0.9 if chest.patient.female else 0.1) else None,
+        breasts=_draw_breasts(draws, cage, floor) if draws.chance(0.9 if chest.patient.female else 0.1) else None,
         bubbles=tuple(bubbles),
-        bone=draws.uniform(1.2, 1.9) - 0.4 * chest.patient.ageing,
-        rib_gap=draws.uniform(23, 28) * left.height / 246,
+        bone=draws.uniform(0.9, 2.0) - 0.4 * chest.patient.ageing,
+        rib_gap=draws.uniform(0.105, 0.125) * (left.top - floor),
+        rib_fall=draws.uniform(0.9, 1.4),
         neck=draws.uniform(52, 66),
+        taper=draws.uniform(90, 170),
+        tall=_draw_tallness(draws, left.top - floor, 2 * cage),
     )
 
 
-def _draw_breasts(draws: Draws, cage: float) -> tuple[float, float, float, float]:
+def _draw_tallness(draws: Draws, height: float, width: float) -> float:
+    """What makes lungs this high to the dome and this wide those of a standing patient, as far as that is little."""
+    aspect = min(max(draws.normal(0.92, 0.1), 0.7), 1.15)
+    return min(aspect / (height / width), MOST_STRETCH)
+
+
+def _draw_breasts(draws: Draws, cage: float, floor: float) -> tuple[float, float, float, float]:
     return (
-        cage * draws.uniform(0.6, 0.85),
-        draws.uniform(-75, -25),
+        cage * draws.uniform(0.55, 0.85),
+        floor + draws.uniform(-30, 50),
         draws.uniform(45, 80),
-        draws.uniform(8, 55),
+        draws.uniform(10, 80),
     )
 
 
@@ -90,42 +107,59 @@ def trunk_shadow(build: Build, frame: Frame) -> Tensor:
     return shadow.clamp(min=0)
 
 
-def rib_paths(chest: Chest, build: Build) -> Tensor:
-    """Middles of the ribs ``(side, rib, point, 3)`` in scan positions, from the spine to the cartilage."""
-    return torch.stack([_rib_paths(chest, half, build) for half in (chest.left, chest.right)])
+def apex_depth(box: LungBox, taper_mm: float, x: Tensor, z: Tensor) -> Tensor:
+    """Depth below a dome from side to side that closes the uppermost ``taper_mm`` of a lung."""
+    inner, outer = sorted((box.low[0], box.high[0]), key=abs)
+    below = ((box.high[2] - z) / taper_mm).clamp(0, 1)
+    half = 0.5 * abs(outer - inner)
+    middle = 0.5 * (inner + outer) - 0.12 * (outer - inner) * (1 - below)
+    wide = half * (1.05 * (1 - (1 - below).square()).sqrt() + 10 * smoothstep(below, 0.95, 1.0))
+    return 0.8 * (wide - (x - middle).abs())
 
 
-def _rib_paths(chest: Chest, half: Hemithorax, build: Build) -> Tensor:
-    count = 11
+def rib_paths(chest: Chest, build: Build, boxes: tuple[LungBox, LungBox]) -> Tensor:
+    """Middles of the ribs ``(side, rib, point, 3)`` in scan positions, from the spine to the cartilage.
+
+    They run along the cage, and around the tapered tops of the lungs in ``boxes``.
+    """
+    halves = zip((chest.left, chest.right), boxes, strict=True)
+    return torch.stack([_rib_paths(chest, half, box, build) for half, box in halves])
+
+
+def _rib_paths(chest: Chest, half: Hemithorax, box: LungBox, build: Build) -> Tensor:
+    count = 12
     number = torch.arange(count)[:, None].float()
     front = 2.6 - 0.3 * (number - 6).clamp(min=0)  # the lower ones end at the flank
     turn = -0.5 + (front + 0.5) * torch.linspace(0, 1, RIB_POINTS)[None]
-    fall = 24 + 62 * (1 - (-number / 3.0).exp())
+    fall = build.rib_fall * (24 + 62 * (1 - (-number / 3.0).exp()))
     around = (1 - turn.clamp(0).cos()) / 2
-    rise = 9 * torch.exp(-((turn - 0.45) / 0.5).square()) * (number > 0)
-    z = half.top - 16 - number * build.rib_gap + rise - fall * around.pow(1.4)
+    rise = 5 * torch.exp(-((turn - 0.45) / 0.5).square()) * (number > 0)
+    z = half.top - 16 - number * build.rib_gap + rise - fall * around.pow(1.15)
     dx, dy = half.side * turn.sin(), turn.cos()
     x0 = half.side * 0.72 * half.centre_x
     near, far = torch.zeros_like(z), torch.full_like(z, 260.0)
     for _ in range(18):
         reach = (near + far) / 2
-        within = cage_depth(half, (x0 + dx * reach, dy * reach, z.clamp(max=half.top - 4))) > -5
+        x, level = x0 + dx * reach, z.clamp(max=half.top - 4)
+        depth = torch.minimum(cage_depth(half, (x, dy * reach, level)), apex_depth(box, build.taper, x, level))
+        within = depth > -5
         near, far = torch.where(within, reach, near), torch.where(within, far, reach)
     upright = torch.stack([x0 + dx * near, dy * near, z], dim=-1)
     return bend(chest, upright.reshape(-1, 3)).reshape(count, RIB_POINTS, 3)
 
 
 def rib_shadow(paths: Tensor, build: Build, frame: Frame) -> Tensor:
-    """Water ``(H, W)`` that the bone of all ribs adds to soft tissue; the borders are denser than the middle."""
-    high = torch.linspace(4.8, 7.2, RIB_POINTS)  # half the height of a rib, which widens to the front
+    """Water ``(H, W)`` that the bone of all ribs adds to soft tissue: dense at the borders, fading to the front."""
+    high = torch.linspace(4.0, 5.6, RIB_POINTS)  # half the height of a rib, which widens to the front
+    fading = torch.linspace(1.2, 0.35, RIB_POINTS - 1).expand(paths.shape[0], paths.shape[1], -1).reshape(-1)
     shadow = torch.zeros(frame.count, frame.count)
     for offset, density in zip(torch.linspace(-1, 1, STRANDS), CORTEX, strict=True):
         strand = paths.clone()
         strand[..., 2] += offset * high
         start, end = strand[..., :-1, :].reshape(-1, 3), strand[..., 1:, :].reshape(-1, 3)
         thick = (1.15 if abs(float(offset)) == 1 else 2.6) * torch.ones(len(start))
-        shadow += tube_shadow(frame, start, end, thick, density * build.bone)
-    return shadow
+        shadow += tube_shadow(frame, start, end, thick, density * build.bone * fading)
+    return MOST_BONE * torch.tanh(shadow / MOST_BONE)
 
 
 def spine_shadow(chest: Chest, build: Build, frame: Frame) -> Tensor:
@@ -136,7 +170,7 @@ def spine_shadow(chest: Chest, build: Build, frame: Frame) -> Tensor:
     for share in torch.linspace(-0.4, 0.4, 5).tolist():
         z = levels + share * build.rib_gap
         is_plate = abs(share) == 0.4
-        strands.append((_across(z, -18.0, 18.0, front + 15), 3.0 if is_plate else 4.5, 1.0 if is_plate else 0.45))
+        strands.append((_across(z, -18.0, 18.0, front + 15), 3.0 if is_plate else 4.5, 1.3 if is_plate else 0.7))
     for x in (-16.0, 16.0):
         strands.append((_across(levels + 3, x - 1.5, x + 1.5, front + 32), 4.5, 1.2))
     spikes = torch.stack(
@@ -180,8 +214,8 @@ def draw_shoulders(draws: Draws, build: Build, view: str) -> Shoulders:
         height=draws.uniform(20, 50),
         arm_angle=draws.uniform(0.02, 0.35) if portable else draws.uniform(0.1, 1.0),
         arm_radius=draws.uniform(42, 58) + 0.12 * (build.half_width - build.cage),
-        clavicle_inner=draws.uniform(0, 28) if portable else draws.uniform(18, 48),
-        clavicle_outer=draws.uniform(-15, 12),
+        clavicle_inner=draws.uniform(5, 35) if portable else draws.uniform(22, 60),
+        clavicle_outer=draws.uniform(-15, 22),
         blade_inner=build.cage + away,
         turn=draws.uniform(-0.15, 0.25),
     )

@@ -37,14 +37,15 @@ CHANCES = {
     "AP": {
         "skin_fold": 0.35,
         "companion_shadow": 0.3,
-        "electrodes": 0.6,
+        "electrodes": 0.7,
         "central_line": 0.45,
+        "chin": 0.15,
         "gastric_tube": 0.3,
         "tracheal_tube": 0.3,
         "pacemaker": 0.07,
         "clips": 0.12,
         "clothing": 0.1,
-        "outer_tubing": 0.35,
+        "outer_tubing": 0.5,
         "lateral_line": 0.15,
     },
 }
@@ -149,8 +150,8 @@ def _electrodes(scene: Scene) -> Tensor:
     draws, frame = scene.draws, scene.frame
     shadow = torch.zeros(frame.count, frame.count)
     out = (draws.uniform(-200, 200), -210.0)
-    for _ in range(draws.integer(2, 6)):
-        at = (draws.uniform(-1, 1) * scene.build.cage, draws.uniform(-110, 120))
+    for _ in range(draws.integer(2, 7)):
+        at = (draws.uniform(-1.1, 1.1) * scene.build.cage, draws.uniform(-110, 120))
         pad, stud = draws.uniform(9, 16), draws.uniform(2.5, 4.5)
         shadow += ellipsoid_shadow(frame, at, (pad, 0.6, pad)) + METAL * ellipsoid_shadow(frame, at, (stud, 0.8, stud))
         bend = (0.5 * (at[0] + out[0]) + draws.uniform(-60, 60), 0.5 * (at[1] + out[1]) + draws.uniform(-40, 60))
@@ -245,7 +246,7 @@ def _outer_tubing(scene: Scene) -> Tensor:
     """Oxygen and infusion tubing or cables that lie on the patient."""
     draws, frame = scene.draws, scene.frame
     shadow = torch.zeros(frame.count, frame.count)
-    for _ in range(draws.integer(1, 3)):
+    for _ in range(draws.integer(1, 5)):
         start, end = (draws.uniform(-220, 220), 215.0), (draws.uniform(-220, 220), draws.uniform(-215, 60))
         bow = (draws.uniform(-150, 150), draws.uniform(-60, 120))
         shadow += _hose(
@@ -269,6 +270,14 @@ def _lateral_line(scene: Scene) -> Tensor:
     return _line(scene.frame, _curve(corners), draws.uniform(0.4, 0.9), draws.uniform(2, 7))
 
 
+def _chin(scene: Scene) -> Tensor:
+    """The jaw of a patient who does not lift the head."""
+    draws = scene.draws
+    radius = draws.uniform(45, 60)
+    middle = (draws.uniform(-25, 25), scene.build.top + radius - draws.uniform(-10, 30))
+    return ellipsoid_shadow(scene.frame, middle, (radius, draws.uniform(30, 60), radius))
+
+
 DEVICES: dict[str, Callable[[Scene], Tensor]] = {
     "chest_tube": _chest_tube,
     "skin_fold": _skin_fold,
@@ -278,6 +287,7 @@ DEVICES: dict[str, Callable[[Scene], Tensor]] = {
     "gastric_tube": _gastric_tube,
     "tracheal_tube": _tracheal_tube,
     "pacemaker": _pacemaker,
+    "chin": _chin,
     "clips": _clips,
     "clothing": _clothing,
     "outer_tubing": _outer_tubing,

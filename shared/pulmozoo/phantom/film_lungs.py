@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from .anatomy import LEFT, RIGHT, Chest, Interior
 from .fields import Coordinates, Draws, Grid, Points, coverage, smoothstep
+from .film_body import apex_depth
 from .fissures import LungBox
 from .pneumothorax import Pneumothorax, place_of
 from .projection import Frame, ellipsoid_shadow, tube_shadow
@@ -62,14 +63,17 @@ def breathe_in(chest: Chest, share: float) -> Chest:
     return replace(chest, left=left, right=right)
 
 
-def draw_lungs(draws: Draws, subject: Subject) -> Lungs:
-    """The lungs of a subject, with opacities, bullae and effusions in some."""
+def draw_lungs(draws: Draws, subject: Subject, taper_mm: float) -> Lungs:
+    """The lungs of a subject, their uppermost ``taper_mm`` domes, with opacities, bullae and effusions in some."""
     chest, lobation, trees = subject.chest, subject.lobation, subject.trees
     boxes = (lobation.left_box, lobation.right_box)
     grid = _volume_grid(boxes)
-    taper = draws.uniform(50, 110)
+    x, _, z = grid.coordinates()
     left, right = Interior(chest, grid).lungs
-    depths = (_round_apex(left, boxes[0], grid, taper), _round_apex(right, boxes[1], grid, taper))
+    depths = (
+        smooth_min(left, apex_depth(boxes[0], taper_mm, x, z), 8),
+        smooth_min(right, apex_depth(boxes[1], taper_mm, x, z), 8),
+    )
     boxes = (_from_base(boxes[0], depths[0], grid), _from_base(boxes[1], depths[1], grid))
     bullae: list[Ellipsoid] = []
     if draws.chance(0.12):
@@ -82,19 +86,8 @@ def draw_lungs(draws: Draws, subject: Subject) -> Lungs:
         density=_draw_density(draws, grid, boxes),
         vessels=(trees.arteries, trees.veins),
         bullae=tuple(bullae),
-        fluid_mm={side: draws.uniform(8, 70) for side in (LEFT, RIGHT) if draws.chance(0.08)},
+        fluid_mm={side: draws.uniform(8, 110) for side in (LEFT, RIGHT) if draws.chance(0.12)},
     )
-
-
-def _round_apex(depth: Tensor, box: LungBox, grid: Grid, taper_mm: float) -> Tensor:
-    """Depth of a lung whose uppermost ``taper_mm`` are a dome from side to side."""
-    x, _, z = grid.coordinates()
-    inner, outer = sorted((box.low[0], box.high[0]), key=abs)
-    below = ((box.high[2] - z) / taper_mm).clamp(0, 1)
-    half = 0.5 * abs(outer - inner)
-    middle = 0.5 * (inner + outer) - 0.12 * (outer - inner) * (1 - below)
-    wide = half * (1.05 * (1 - (1 - below).square()).sqrt() + 10 * smoothstep(below, 0.95, 1.0))
-    return smooth_min(depth, 0.8 * (wide - (x - middle).abs()), 8)
 
 
 def _from_base(box: LungBox, depth: Tensor, grid: Grid) -> LungBox:
@@ -125,6 +118,13 @@ def _draw_density(draws: Draws, grid: Grid, boxes: tuple[LungBox, LungBox]) -> T
             edge = draws.uniform(4, 4 + r)
             depth = blob.depth(grid.coordinates()) + 0.25 * r * grid.smooth(draws.smooth_field(25))
             density += draws.uniform(0.1, 0.7) * smoothstep(depth, -0.5 * edge, 0.5 * edge)
+    if draws.chance(0.12):  # most of one lung, or its lower part, without air
+        box = boxes[0] if draws.chance(0.5) else boxes[1]
+        top = box.low[2] + draws.uniform(0.25, 1.1) * (box.high[2] - box.low[2])
+        x, _, z = grid.coordinates()
+        own_side = x * (box.low[0] + box.high[0]) > 0
+        within = smoothstep(top - z + 20 * grid.smooth(draws.smooth_field(40)), -25, 25) * own_side
+        density += draws.uniform(0.2, 0.9) * within
     return density.clamp(0.03, 0.95)
 
 

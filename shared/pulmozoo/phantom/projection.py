@@ -63,13 +63,13 @@ def draw_exposure(draws: Draws, view: str) -> Exposure:
     portable = view == "AP"
     return Exposure(
         mu_per_mm=draws.uniform(0.019, 0.023) if portable else draws.uniform(0.0165, 0.021),
-        scatter=draws.uniform(0.4, 1.0) if portable else draws.uniform(0.15, 0.6),
+        scatter=draws.uniform(0.4, 2.0) if portable else draws.uniform(0.15, 0.6),
         scatter_mm=draws.uniform(20, 45),
         blur_mm=draws.uniform(0.12, 0.35),
-        quanta=draws.uniform(8e4, 4e5) if portable else draws.uniform(2e5, 1e6),
+        quanta=draws.uniform(2e4, 2e5) if portable else draws.uniform(3e4, 6e5),
         detail=draws.uniform(1.1, 2.6),
         detail_mm=draws.uniform(8, 40),
-        black=draws.uniform(-0.05, 0.5) if portable else draws.uniform(-0.1, 0.2),
+        black=draws.uniform(-0.05, 0.5) if portable else draws.uniform(-0.05, 0.3),
         white=draws.uniform(-0.05, 0.35),
         curve=draws.uniform(0.5, 3),
         gamma=draws.uniform(0.8, 1.25),

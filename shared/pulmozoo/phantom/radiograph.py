@@ -24,16 +24,16 @@ from .film_body import (
 from .film_devices import DEVICES, Scene, device_shadow, draw_borders, draw_devices, draw_letters
 from .film_lungs import Lungs, LungShadow, breathe_in, draw_lungs, lung_shadow, vessel_shadow
 from .pneumothorax import KINDS, Pneumothorax, draw_pneumothorax
-from .projection import FRAME_MM, Frame, blur_plane, detect, draw_exposure, show, tube_shadow
+from .projection import FRAME_CENTRE_Z, FRAME_MM, Frame, blur_plane, detect, draw_exposure, show, tube_shadow
 from .scene import Subject, draw_subject
 
 # Streams of random numbers: with and without a pneumothorax or a device, all else of a film is the same.
 BUILD, FILM, COLLAPSE, DEVICE = 10, 11, 13, 14
 VIEWS = ("PA", "AP")
 PHOTOMETRIC = ("MONOCHROME1", "MONOCHROME2")
-USUAL_FILM_MM = 400.0
+USUAL_FILM_MM = 340.0
 SMALLEST_FILM, LARGEST_FILM = 32, 4096
-HARDENING = 0.6  # share of its shadow that bone loses in the thickest parts
+HARDENING = 0.85  # share of its shadow that bone loses in the thickest parts
 MASK_MM = 3.0  # the mask is where this much air lies in the beam,
 MASK_SHARE = 0.6  # and where it fills this share of the pleural space there: up to the pleural line and little beyond
 
@@ -59,12 +59,12 @@ def draw_film_subject(seed: int, size: int = 1024) -> FilmSubject:
         raise BadInput(f"seed must be a whole number of at least 0, got {seed!r}")
     check_size(size)
     subject, draws = draw_subject(seed), Draws(seed, BUILD)
-    chest = breathe_in(subject.chest, draws.uniform(0.3, 0.7))
+    chest = breathe_in(subject.chest, draws.uniform(0.6, 1.0))
     build = draw_build(draws, chest)
-    lungs = draw_lungs(draws, replace(subject, chest=chest))
+    lungs = draw_lungs(draws, replace(subject, chest=chest), build.taper)
     pixel_mm = USUAL_FILM_MM / size
     frame = Frame(pixel_mm, round(FRAME_MM / pixel_mm))
-    ribs = rib_paths(chest, build)
+    ribs = rib_paths(chest, build, lungs.boxes)
     return FilmSubject(
         chest=chest,
         build=build,
@@ -175,7 +175,7 @@ def _bones_and_arms(patient: FilmSubject, draws: Draws, view: str, inside: Tenso
     arms, joints = shoulder_shadows(shoulders, patient.build, patient.frame, draws)
     solid = patient.trunk.clamp(min=0)
     # A thick body hardens the beam, in which bone stands out less.
-    bone = (patient.bone + joints) * (1 - HARDENING * smoothstep(inside, 100, 250))
+    bone = (patient.bone + joints) * (1 - HARDENING * smoothstep(inside, 80, 200))
     # An arm lies partly beside, partly before the trunk.
     return bone + (arms - solid).clamp(min=0) + 0.25 * torch.minimum(arms, solid)
 
@@ -204,19 +204,26 @@ def _check(pneumothorax: str | None, view: str, devices: Sequence[str] | None, p
 
 def _texture(draws: Draws, lung_mm: Tensor, frame: Frame) -> Tensor:
     """Lung tissue too fine to be drawn: water ``(H, W)`` in mm, as the root of the lung in the beam."""
-    amount = draws.uniform(0.02, 0.09)
-    fine = blur_plane(draws.noise(lung_mm.shape), 1.1 / frame.pixel_mm)
-    return amount * fine / fine.std() * lung_mm.clamp(min=0).sqrt()
+    root = lung_mm.clamp(min=0).sqrt()
+    texture = torch.zeros_like(lung_mm)
+    for grain_mm, most in ((0.8, 0.16), (2.0, 0.1)):
+        fine = blur_plane(draws.noise(lung_mm.shape), grain_mm / frame.pixel_mm)
+        texture += draws.uniform(0.03, most) * fine / fine.std() * root
+    return texture
 
 
 def _cut(draws: Draws, build: Build, size: int) -> tuple[Tensor, float]:
     """Where in the frame, from -1 to 1, each pixel of a film lies ``(H, W, 2)``, and its size in mm."""
-    film_mm = min(2 * build.cage * draws.uniform(1.15, 1.55), 440)
+    width = max(2 * build.cage * draws.uniform(1.15, 1.75), build.tall * 1.2 * (build.top - build.floor))
+    width = min(width, 465)
+    height = width / build.tall
     turn = draws.normal(0, 0.03)
-    shift = (draws.normal(0, 10) / FRAME_MM, draws.uniform(-18, 18) / FRAME_MM)
-    scale = film_mm / FRAME_MM
-    matrix = torch.tensor([[[scale, -turn * scale, shift[0]], [turn * scale, scale, shift[1]]]])
-    return F.affine_grid(matrix, [1, 1, size, size], align_corners=False)[0], film_mm / size
+    top = build.top + draws.uniform(0.03, 0.2) * height
+    x, z = draws.normal(0, 10) / (FRAME_MM / 2), (FRAME_CENTRE_Z - (top - height / 2)) / (FRAME_MM / 2)
+    across, down = width / FRAME_MM, height / FRAME_MM
+    matrix = torch.tensor([[[across, -turn * across, x], [turn * down, down, z]]])
+    grid = F.affine_grid(matrix, [1, 1, size, size], align_corners=False)[0]
+    return grid, width / build.tall**0.5 / size  # a film of the patient's own height over width
 
 
 def _displacement(draws: Draws, patient: FilmSubject, view: str, collapse: Pneumothorax | None, cut: Tensor) -> Tensor:
@@ -226,12 +233,12 @@ def _displacement(draws: Draws, patient: FilmSubject, view: str, collapse: Pneum
     depth, so moving the shadow is the same as moving the bodies.
     """
     half = FRAME_MM / 2
-    x, z = cut[..., 0] * half, -15 - cut[..., 1] * half
+    x, z = cut[..., 0] * half, FRAME_CENTRE_Z - cut[..., 1] * half
     top, height, cage = patient.build.top, patient.chest.left.height, patient.build.cage
     level = (top - z) / height
     upright = smoothstep(level, -0.05, 0.3) * (1 - smoothstep(level, 1.0, 1.3))
     central = (1 - (x / cage).square()).clamp(min=0).square()
-    wide = draws.uniform(0.06, 0.24) if view == "AP" else draws.uniform(-0.06, 0.06)
+    wide = draws.uniform(0.06, 0.24) if view == "AP" else draws.uniform(-0.02, 0.14)
     ux = -wide * x * central * upright * smoothstep(level, 0.3, 0.6)
     low = smoothstep(level, 0.35, 0.85)
     uz = torch.zeros_like(z)
