@@ -86,6 +86,5 @@ def test_same_lobes_on_every_grid(name: str, chest: nib.Nifti1Image, lobes: nib.
     assert found.shape == copy.shape
     assert np.allclose(found.affine, copy.affine, atol=1e-4)
     expected = on_grid(lobes, copy.affine, copy.shape, order=0)
-    present = sorted({*np.unique(expected), *np.unique(np.asarray(found.dataobj))} - {0})
-    overlap = [dice(np.asarray(found.dataobj), expected, label) for label in present]
+    overlap = [dice(np.asarray(found.dataobj), expected, label) for label in LOBES if label in expected]
     assert np.mean(overlap) >= LEAST.get(name, 0.97), overlap
