@@ -124,6 +124,21 @@ def run_configs(configs: list[Path], data: Path, output_dir: Path, **overrides: 
     return workflow
 
 
+def test_fine_tuning_starts_from_the_weights_that_ship(bundle, small_copy_of, training_data, tmp_path, monkeypatch):
+    """At a rate of 0 the parameters stay where they start; the bundle itself stays as it is."""
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    small = small_copy_of(bundle)
+    weights = small / "models" / "model.pt"
+    shipped, checksum = torch.load(weights, weights_only=True), sha256(weights)
+    workflow = run_configs(
+        [small / "configs" / "train.json"], training_data, tmp_path, max_epochs=1, fine_tune=True, learning_rate=0.0
+    )
+    trained = torch.load(tmp_path / "last.pt", weights_only=True)["network"]
+    names = [name for name, _ in workflow.trainer.network.named_parameters()]
+    assert all(torch.equal(trained[name], shipped[name].float()) for name in names)
+    assert sha256(weights) == checksum
+
+
 def test_a_killed_training_goes_on_where_it_stopped(bundle, small_copy_of, training_data, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", sys.path[:])
     config = small_copy_of(bundle) / "configs" / "train.json"
