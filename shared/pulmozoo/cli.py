@@ -252,7 +252,7 @@ def yardstick(
     pairs: tuple[str, ...] = (),
     **options: Any,
 ) -> None:
-    """Measure lobes on CTs without labels: lungs, fissures, topology, stability; writes yardstick.csv and .json.
+    """Measure lobes on CTs without labels: lungs, fissures, topology, stability; a table and a picture of each.
 
     Args:
         dataset_dir: a CT or a folder of CTs.
