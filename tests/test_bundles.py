@@ -23,6 +23,9 @@ from pulmozoo.handlers.resume import Resume
 
 COMPLETE_CONFIGS = ("inference.json", "train.json", "import_weights.json")
 TOGETHER = "multi_gpu_train.json"  # for several processes, which torchrun starts
+ABORTED = (
+    "terminate called without an active exception"  # 2 of 25 times, at its exit: torch 2.13 with gloo, cause unknown
+)
 MIB = 2**20
 
 
@@ -218,6 +221,11 @@ def test_two_processes_train_one_network(bundle, small_copy_of, data_for, tmp_pa
     command += [str(part) for name, value in options.items() for part in (f"--{name}", value)]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     ended = subprocess.run(command, cwd=configs.parent, env=environment, capture_output=True, text=True, check=False)
+    if ended.returncode and ABORTED in ended.stderr:  # the same command again finds nothing left to do
+        assert torch.load(tmp_path / "last.pt", weights_only=True)["epoch"] == 2
+        ended = subprocess.run(
+            command, cwd=configs.parent, env=environment, capture_output=True, text=True, check=False
+        )
     assert ended.returncode == 0, ended.stderr[-3000:]
     last = torch.load(tmp_path / "last.pt", weights_only=True)
     batch_size = config_of(small_copy_of(bundle), "train.json").get("batch_size", 1)
