@@ -23,9 +23,8 @@ from pulmozoo.handlers.resume import Resume
 
 COMPLETE_CONFIGS = ("inference.json", "train.json", "import_weights.json")
 TOGETHER = "multi_gpu_train.json"  # for several processes, which torchrun starts
-ABORTED = (
-    "terminate called without an active exception"  # 2 of 25 times, at its exit: torch 2.13 with gloo, cause unknown
-)
+# Of torch 2.13 with gloo, 2 of 25 times, when a process exits after its training; the cause is unknown.
+ABORTED = "terminate called without an active exception"
 MIB = 2**20
 
 

@@ -12,7 +12,7 @@ def join() -> None:
 
 
 def leave() -> None:
-    """Wait for the other processes, then be none of them: one that ended at once might be aborted by gloo's threads."""
+    """Wait for the other processes, then be none of them."""
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 

@@ -96,7 +96,12 @@ def classical_lungs(ct_hu: MetaTensor) -> np.ndarray:
 
 
 def prior_in(lungs: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """The shape prior in lungs ``(X, Y, Z)``, along the anatomical axes that are closest to the scan's."""
+    """The shape prior, uint8 lobes ``(X, Y, Z)``, along the anatomical axes that are closest to the scan's.
+
+    Args:
+        lungs: left 1 and right 2, ``(X, Y, Z)``.
+        affine: ``(4, 4)`` from voxel index to RAS+ mm.
+    """
     turn = nib.orientations.inv_ornt_aff(nib.orientations.io_orientation(affine), lungs.shape)
     return shape_prior(torch.from_numpy(lungs), torch.from_numpy(np.linalg.inv(turn))).numpy()
 
